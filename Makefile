@@ -1,0 +1,48 @@
+# Two commands do everything: `make demo` and `make test`. Both need Python 3.11, make and a package registry.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check format proto proto-check lock bench clean deploy-check
+
+demo: $(READY)  ## Place real orders through the system, break it half-way, and print what came of it.
+	$(BIN)/orders demo
+
+test: check  ## The whole suite, a real nats-server included.
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(READY) proto-check deploy-check  ## Formatting, lint, types, import rules, generated code.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: $(READY)  ## Generate messages/generated from messages/proto.
+	$(BIN)/python messages/generate.py
+
+proto-check: $(READY)
+	$(BIN)/python messages/generate.py --check
+
+deploy-check: $(READY)
+	$(BIN)/yamllint --strict -c deploy/yamllint.yaml deploy
+
+bench: $(READY)
+	$(BIN)/orders bench
+
+lock: $(READY)  ## Write the lock files anew from pyproject.toml: hashes, no addresses.
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -c requirements.lock --group dev pyproject.toml -o requirements-dev.lock
+
+$(READY): requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,146 @@
+"""The nouns every actor is written in: state, step, call, answer. Values only; nothing here does anything.
+
+An actor is a name, the facts it hears, and one pure function::
+
+    react(states, heard, now_ms) -> Step
+
+`states` is what the actor's shard knows, by key; `heard` is one fact; `now_ms` is the log's clock (milliseconds since
+1970, never earlier than any time it was given before). The host applies the step, commits it, and only then acts on it.
+
+Two kinds of intent live in the states themselves, so that recovering the states recovers them too:
+
+- `State.due_ms`: when the clock passes it, the host lets the actor hear `Due(key)`.
+- `State.call`: a call to the outside world that is owed. The host issues it once the state that owes it is durable,
+  and again after every recovery, until the actor has heard the `CallAnswered` that clears it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+from betterproto import Message
+
+
+class State(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """One key's durable state. Private to its actor; fields are only ever added at the end, with a default."""
+
+    rests: ClassVar[bool] = False
+    """True for the compact remains of something finished: kept out of the live set, forgotten after RETENTION."""
+
+    @property
+    def due_ms(self) -> int | None:
+        """When the actor wants to hear `Due` for this key, on the log's clock."""
+        return None
+
+    @property
+    def call(self) -> "Call | None":
+        """The outside call this state is waiting for."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Take money from a card. `key` is the same for every attempt, so the provider takes it once."""
+
+    key: str
+    reference: str
+    amount_minor: int
+    currency: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Give back what `charge_id` took."""
+
+    key: str
+    reference: str
+    charge_id: str
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enquiry:
+    """Ask what was taken under a reference, and take nothing."""
+
+    reference: str
+
+
+Call = Charge | Refund | Enquiry
+
+
+class CallOutcome(StrEnum):
+    """What is known after a call."""
+
+    CAPTURED = "captured"  # The money is with us; `detail` is the charge id.
+    DECLINED = "declined"  # The provider refused; `detail` is its code. Final.
+    REFUNDED = "refunded"  # The money is back; `detail` is the refund id.
+    NOT_CHARGED = "not_charged"  # Asked by reference: nothing was taken so far.
+    UNKNOWN = "unknown"  # It may or may not have happened; `detail` says what was seen last.
+
+
+@dataclass(frozen=True, slots=True)
+class CallAnswered:
+    """Heard when the call that `key`'s state owed has come back."""
+
+    key: str
+    call: Call
+    outcome: CallOutcome
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Heard when the clock has passed `due_ms` of the state under `key`."""
+
+    key: str
+
+
+Heard = Message | CallAnswered | Due
+
+
+class Outcome(StrEnum):
+    """How an ask ended."""
+
+    DONE = "done"  # It is so now, or was so already.
+    REUSED = "reused"  # The order id exists with another body; nothing changed.
+    TOO_LATE = "too_late"  # The order's status no longer allows it.
+    UNKNOWN = "unknown"  # There is no such order (or stock item).
+    INVALID = "invalid"  # It contradicts itself; `detail` says how.
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the asker is told once the step is durable."""
+
+    outcome: Outcome
+    status: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What follows from one fact: states changed (None forgets a key), facts owed in order, an answer if one was asked."""
+
+    states: Mapping[str, State | None] = field(default_factory=dict)
+    facts: tuple[Message, ...] = ()
+    answer: Answer | None = None
+
+
+NOTHING = Step()
+
+
+class Actor(Protocol):
+    """What the host needs to run one shard of an actor."""
+
+    name: str
+    hears: tuple[type[Message], ...]
+    state_types: tuple[type[State], ...]
+
+    def react(self, states: Mapping[str, Any], heard: Heard, now_ms: int) -> Step: ...
+
+    def view(self, state: Any) -> Mapping[str, Any] | None:
+        """What the public sees of a changed state (`order_id` is its key), or None where that is nothing."""
+        ...
