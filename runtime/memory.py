@@ -1,0 +1,255 @@
+"""The log in memory: the twin of `runtime.jetstream`, with a broker's failures on demand.
+
+`MemoryStore` is the broker's disk and `MemoryLog` one client's connection to it. Two logs on one
+store are two processes on one broker; dropping a log and opening another on the same store is a
+crash and a restart.
+"""
+
+import itertools
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+from runtime.log import (
+    BrokerLostError,
+    Entry,
+    FencedError,
+    RefusedError,
+    check_filters,
+    check_headers,
+    check_key,
+    check_subject,
+)
+
+ANSWER_TIMEOUT_S = 5.0  # The real keeper's patience: a hook that sleeps longer is a silent broker.
+TAKE_MAX = 512  # Entries handed out at once: readers have bounded room here as there.
+EPOCH_MS = 1_700_000_000_000  # The default clock starts here, so that simulations repeat exactly.
+
+T = TypeVar("T")
+Hook = Callable[[str, bytes], Awaitable[None]]
+
+
+class MemoryStore:
+    """What the broker has stored. It outlives every `MemoryLog` that uses it."""
+
+    def __init__(
+        self, *, now_ms: Callable[[], int] | None = None, payload_bytes_max: int = 8 * 1024 * 1024
+    ) -> None:
+        self.entries: list[Entry] = []
+        self.snapshots: dict[str, bytes] = {}
+        self.views: dict[str, bytes] = {}
+        self.payload_bytes_max = payload_bytes_max
+        self._newest: dict[str, Entry] = {}
+        self._now_ms = now_ms or _trio_clock_ms()
+        self._grown = trio.Event()
+
+    def append(
+        self, subject: str, payload: bytes, expect: int | None, headers: Mapping[str, str]
+    ) -> int:
+        newest = self._newest.get(subject)
+        newest_seq = newest.seq if newest else 0
+        if expect is not None and expect != newest_seq:
+            raise FencedError(f"{subject}: {expect} should be the newest, but {newest_seq} is")
+        seq = len(self.entries) + 1
+        entry = Entry(seq, subject, bytes(payload), self._now_ms(), dict(headers))
+        self.entries.append(entry)
+        self._newest[subject] = entry
+        grown, self._grown = self._grown, trio.Event()
+        grown.set()
+        return seq
+
+    def last(self, subject: str) -> Entry | None:
+        return self._newest.get(subject)
+
+    async def wait_grown(self) -> None:
+        await self._grown.wait()
+
+
+class MemoryLog:
+    """One client of a `MemoryStore`; keeps the contract of `runtime.log.Log`.
+
+    For crash tests `before_append` and `after_append` run on either side of the moment a message
+    becomes durable. A hook may sleep, cancel, or raise `BrokerLostError`: before it means that the
+    request was lost, after it that the answer was.
+    """
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+        self.before_append: Hook | None = None
+        self.after_append: Hook | None = None
+        self._connection = _Connection()
+
+    @property
+    def payload_bytes_max(self) -> int:
+        return self.store.payload_bytes_max
+
+    def disconnect(self) -> None:
+        """Lose the broker: whatever waits fails now, and everything fails until `reconnect`."""
+        self._connection.lose()
+
+    def reconnect(self) -> None:
+        """Reach the broker again. Readers opened before stay broken, as they do in earnest."""
+        self._connection = _Connection()
+
+    def lose_answers(self, count: int = 1) -> None:
+        """Store the next `count` appends and then lose their answers."""
+        left = itertools.count(count - 1, -1)
+
+        async def lose(subject: str, _payload: bytes) -> None:
+            if next(left) <= 0:
+                self.after_append = None
+            raise BrokerLostError(f"the answer to an append on {subject} was lost")
+
+        self.after_append = lose
+
+    async def append(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        expect: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        check_subject(subject)
+        check_headers(headers or {})
+        self._check_size(subject, payload)
+
+        async def append() -> int:
+            if self.before_append is not None:
+                await self.before_append(subject, payload)
+            seq = self.store.append(subject, payload, expect, headers or {})
+            if self.after_append is not None:
+                await self.after_append(subject, payload)
+            return seq
+
+        return await self._connection.ask(append)
+
+    @asynccontextmanager
+    async def read(self, after: int, subjects: Sequence[str]) -> AsyncIterator["MemoryReader"]:
+        check_filters(subjects)
+        connection = self._connection
+        yield await connection.ask_now(
+            lambda: MemoryReader(self.store, connection, after, subjects)
+        )
+
+    async def last(self, subject: str) -> Entry | None:
+        check_subject(subject)
+        return await self._connection.ask_now(lambda: self.store.last(subject))
+
+    async def last_seq(self) -> int:
+        return await self._connection.ask_now(lambda: len(self.store.entries))
+
+    async def put_snapshot(self, name: str, data: bytes) -> None:
+        check_key(name)
+        await self._connection.ask_now(lambda: self.store.snapshots.update({name: bytes(data)}))
+
+    async def get_snapshot(self, name: str) -> bytes | None:
+        check_key(name)
+        return await self._connection.ask_now(lambda: self.store.snapshots.get(name))
+
+    async def put_views(self, views: Mapping[str, bytes]) -> None:
+        for order_id, view in views.items():
+            check_key(order_id)
+            self._check_size(order_id, view)
+        await self._connection.ask_now(lambda: self.store.views.update(views))
+
+    async def get_view(self, order_id: str) -> bytes | None:
+        check_key(order_id)
+        return await self._connection.ask_now(lambda: self.store.views.get(order_id))
+
+    def _check_size(self, name: str, payload: bytes) -> None:
+        if len(payload) > self.payload_bytes_max:
+            raise RefusedError(
+                f"{name}: {len(payload)} bytes, and the broker takes {self.payload_bytes_max}"
+            )
+
+
+class MemoryReader:
+    """A position in a `MemoryStore`."""
+
+    def __init__(
+        self, store: MemoryStore, connection: "_Connection", after: int, subjects: Sequence[str]
+    ) -> None:
+        self._store = store
+        self._connection = connection
+        self._after = after
+        self._filters = [subject.split(".") for subject in subjects]
+        self.backlog = sum(map(self._wants, store.entries[after:]))
+
+    async def take(self) -> Sequence[Entry]:
+        entries = await self._connection.ask_now(self._arrived)
+        while not entries:
+            await self._connection.ask(self._store.wait_grown, timeout_s=math.inf)
+            entries = self._arrived()
+        return entries
+
+    def _arrived(self) -> list[Entry]:
+        waiting = itertools.islice(self._store.entries, self._after, None)
+        entries = list(itertools.islice(filter(self._wants, waiting), TAKE_MAX))
+        self._after = entries[-1].seq if len(entries) == TAKE_MAX else len(self._store.entries)
+        return entries
+
+    def _wants(self, entry: Entry) -> bool:
+        tokens = entry.subject.split(".")
+        return any(_matches(tokens, wanted) for wanted in self._filters)
+
+
+class _Connection:
+    """Everything that waits on the broker, so that losing it fails all of it at once."""
+
+    def __init__(self) -> None:
+        self._lost = False
+        self._waits: set[trio.CancelScope] = set()
+
+    def lose(self) -> None:
+        self._lost = True
+        for scope in self._waits:
+            scope.cancel()
+
+    async def ask_now(self, work: Callable[[], T]) -> T:
+        async def answer() -> T:
+            return work()
+
+        return await self.ask(answer)
+
+    async def ask(
+        self, work: Callable[[], Awaitable[T]], *, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> T:
+        """Do what a request does: leave (a checkpoint), be carried out, be answered in time."""
+        if self._lost:
+            raise BrokerLostError("not connected to the broker")
+        with trio.move_on_after(timeout_s) as scope:
+            self._waits.add(scope)
+            try:
+                await trio.lowlevel.checkpoint()
+                return await work()
+            finally:
+                self._waits.discard(scope)
+        raise BrokerLostError("the connection was lost" if self._lost else "no answer in time")
+
+
+def _matches(tokens: Sequence[str], wanted: Sequence[str]) -> bool:
+    if wanted[-1] == ">":
+        wanted = wanted[:-1]
+        if len(tokens) <= len(wanted):
+            return False
+        tokens = tokens[: len(wanted)]
+    return len(tokens) == len(wanted) and all(
+        want in ("*", have) for want, have in zip(wanted, tokens, strict=True)
+    )
+
+
+def _trio_clock_ms() -> Callable[[], int]:
+    """Follow trio's clock, virtual or not, from `EPOCH_MS` at the first use."""
+    started_s: float | None = None
+
+    def now_ms() -> int:
+        nonlocal started_s
+        if started_s is None:
+            started_s = trio.current_time()
+        return EPOCH_MS + round((trio.current_time() - started_s) * 1000)
+
+    return now_ms
