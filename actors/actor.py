@@ -22,12 +22,16 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 from betterproto import Message
 
+from messages.routing import KeysOf
+
 
 class State(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """One key's durable state. Private to its actor; fields are only ever added at the end, with a default."""
 
-    rests: ClassVar[bool] = False
-    """True for the compact remains of something finished: kept out of the live set, forgotten after RETENTION."""
+    @property
+    def remains(self) -> "Remains | None":
+        """What is left to remember of something finished; the host then keeps that instead, for RETENTION."""
+        return None
 
     @property
     def due_ms(self) -> int | None:
@@ -38,6 +42,13 @@ class State(msgspec.Struct, frozen=True, array_like=True, tag=True):
     def call(self) -> "Call | None":
         """The outside call this state is waiting for."""
         return None
+
+
+class Remains(msgspec.Struct, frozen=True):
+    """All that stays known of a finished key, small enough to keep millions: a code below 256 and 64 bits."""
+
+    code: int
+    digest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What follows from one fact: states changed (None forgets a key), facts owed in order, an answer if one was asked."""
+    """What follows from one fact: states changed (None forgets a key), facts owed in order, an answer if asked."""
 
     states: Mapping[str, State | None] = field(default_factory=dict)
     facts: tuple[Message, ...] = ()
@@ -132,15 +143,23 @@ class Step:
 NOTHING = Step()
 
 
+class States(Protocol):
+    """What a shard knows, by key: live states, and the remains of finished ones."""
+
+    def get(self, key: str) -> Any | None: ...
+
+
 class Actor(Protocol):
     """What the host needs to run one shard of an actor."""
 
-    name: str
-    hears: tuple[type[Message], ...]
-    state_types: tuple[type[State], ...]
+    name: ClassVar[str]
+    hears: ClassVar[Mapping[type[Message], KeysOf]]
+    """Each fact it hears, and the keys of this actor that the fact is about: they decide which shards hear it."""
+    states: ClassVar[Any]
+    """The type, or the union of types, that its states have: how they are decoded."""
 
-    def react(self, states: Mapping[str, Any], heard: Heard, now_ms: int) -> Step: ...
+    def react(self, states: States, heard: Heard, now_ms: int) -> Step: ...
 
     def view(self, state: Any) -> Mapping[str, Any] | None:
-        """What the public sees of a changed state (`order_id` is its key), or None where that is nothing."""
+        """What the public sees of a state, JSON-able, or None where that is nothing. Its key is the order's id."""
         ...

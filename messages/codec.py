@@ -1,8 +1,8 @@
 """Facts to bytes and back: betterproto classes on the outside, protobuf's own runtime for the bytes.
 
-betterproto's pure-Python decoder accepts truncated and mistyped input (a string cut short is a shorter string, a varint in
-a string field is an int) and costs a hundred times more. So its classes are what the code sees, and the bytes of the same
-`.proto` files are made by the protobuf runtime from the committed descriptors; the two agree byte for byte, which
+betterproto's pure-Python decoder accepts truncated and mistyped input (a string cut short is a shorter string, a varint
+in a string field is an int) and costs a hundred times more. So its classes are what the code sees, and the bytes of the
+same `.proto` files are made by the protobuf runtime from the committed descriptors; the two agree byte for byte, which
 `tests/messages/test_codec.py` holds them to. Bytes from strangers go through `decode_strictly`.
 """
 

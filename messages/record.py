@@ -61,14 +61,22 @@ class Letter(msgspec.Struct, frozen=True):
     retryable: bool = False
 
 
+class Change(msgspec.Struct, frozen=True):
+    """A key's new state, encoded, or None where the key is forgotten; and where its trace goes on."""
+
+    key: str
+    state: bytes | None
+    traceparent: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one commit changed. `states` maps a key to its encoded state, or to None where the key was forgotten."""
+    """What one commit changed, each key once."""
 
     owner: str
     turn: int
     cursor: Cursor
-    states: Sequence[tuple[str, bytes | None]] = ()
+    states: Sequence[Change] = ()
     facts: Sequence[Envelope] = ()
     letters: Sequence[Letter] = ()
 
@@ -81,8 +89,8 @@ def encode_record(record: Record) -> bytes:
         read_seq=record.cursor.seq,
         read_skip=record.cursor.skip,
     )
-    for key, state in record.states:
-        made.states.add(key=key, state=state or b"")
+    for change in record.states:
+        made.states.add(key=change.key, state=change.state or b"", traceparent=change.traceparent)
     for envelope in record.facts:
         made.facts.add(
             type=type(envelope.fact).__name__,
@@ -118,8 +126,8 @@ class RawRecord:
         self.cursor = Cursor(self._parsed.read_seq, self._parsed.read_skip)
 
     @property
-    def states(self) -> list[tuple[str, bytes | None]]:
-        return [(change.key, change.state or None) for change in self._parsed.states]
+    def states(self) -> list[Change]:
+        return [Change(raw.key, raw.state or None, raw.traceparent) for raw in self._parsed.states]
 
     @property
     def facts(self) -> "list[Envelope | Letter]":
@@ -164,7 +172,7 @@ class Snapshot:
 
     seq: int
     cursor: Cursor
-    states: Sequence[tuple[str, bytes]]
+    states: Sequence[Change]
     archive: bytes
 
 
@@ -176,8 +184,8 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         read_skip=snapshot.cursor.skip,
         archive=snapshot.archive,
     )
-    for key, state in snapshot.states:
-        made.states.add(key=key, state=state)
+    for change in snapshot.states:
+        made.states.add(key=change.key, state=change.state or b"", traceparent=change.traceparent)
     return frame(made.SerializeToString())
 
 
@@ -194,7 +202,7 @@ def decode_snapshot(payload: bytes) -> Snapshot:
     return Snapshot(
         parsed.seq,
         Cursor(parsed.read_seq, parsed.read_skip),
-        [(change.key, change.state) for change in parsed.states],
+        [Change(raw.key, raw.state, raw.traceparent) for raw in parsed.states],
         parsed.archive,
     )
 

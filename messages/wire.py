@@ -1,8 +1,8 @@
 """A strict look at protobuf bytes before anything is decoded: one meaning, or refused.
 
-Decoders are lenient by design: they wrap integers, take the last of two values, skip groups. For an order that a stranger
-sent, "the last quantity wins" is a way to be cheated. The rules here are protobuf's encoding specification without that
-leniency; unknown fields are allowed, since a newer sender may have them.
+Decoders are lenient by design: they wrap integers, take the last of two values, skip groups. For an order that a
+stranger sent, "the last quantity wins" is a way to be cheated. The rules here are protobuf's encoding specification
+without that leniency; unknown fields are allowed, since a newer sender may have them.
 """
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor

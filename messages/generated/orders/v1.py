@@ -37,6 +37,9 @@ class StateChange(betterproto.Message):
 
     key: str = betterproto.string_field(1)
     state: bytes = betterproto.bytes_field(2)
+    # Where the trace of this key goes on when a deadline or an answer from
+    # outside wakes it.
+    traceparent: str = betterproto.string_field(3)
 
 
 @dataclass

@@ -1,0 +1,468 @@
+"""The order: opened, reserved, paid, confirmed; or rejected, cancelled, parked. It alone decides what becomes of it.
+
+Every legal move:
+
+| status | hears | becomes | owes |
+|---|---|---|---|
+| - | OrderCreated | pending | OrderOpened |
+| - | OrderCreated that contradicts itself | rejected | |
+| pending | StockReserved, the last one awaited | reserved | OrderReserved |
+| pending | StockRefused | rejected | OrderRejected |
+| pending | CancelAsked, ReservationExpired, its deadline | cancelled | OrderCancelled |
+| reserved | PaymentTaken | confirmed | OrderConfirmed |
+| reserved | PaymentRefused | rejected, or cancelled where a deadline was the reason | OrderRejected, OrderCancelled |
+| reserved | PaymentUnknown | needs_attention | |
+| reserved | CancelAsked, ReservationExpired, its deadline | reserved, withdrawn | OrderCancelled |
+| needs_attention | CancelAsked | needs_attention, withdrawn | OrderCancelled |
+| withdrawn | PaymentRefunded, PaymentVoided, PaymentRefused | cancelled | |
+| withdrawn | PaymentUnknown | needs_attention | |
+| needs_attention | PaymentTaken, PaymentRefused: as in reserved | | |
+| needs_attention | RetryAsked | reserved | PaymentRetried |
+
+*Withdrawn* means that the cancel is decided and the payment is being undone; `cancelled` is said only when the money is
+known to be back. A terminal order that still awaits answers stays live until they have come; then only its id, status
+and a digest of its body are kept.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any, ClassVar
+
+import msgspec
+from betterproto import Message
+
+from actors.actor import (
+    NOTHING,
+    Answer,
+    Due,
+    Heard,
+    Outcome,
+    Remains,
+    State,
+    States,
+    Step,
+)
+from messages.codec import encode
+from messages.generated.orders.v1 import (
+    CancelAsked,
+    Line,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderCreated,
+    OrderOpened,
+    OrderRejected,
+    OrderReserved,
+    PaymentRefunded,
+    PaymentRefused,
+    PaymentRetried,
+    PaymentTaken,
+    PaymentUnknown,
+    PaymentVoided,
+    ReservationExpired,
+    RetryAsked,
+    StockRefused,
+    StockReserved,
+)
+from messages.routing import KeysOf, by_order
+
+LINES_MAX = 100
+QUANTITY_MAX = 2**31 - 1
+MINOR_MAX = 2**63 - 1
+DEADLINE_PASSED = "deadline_passed"
+"""The code of a PaymentRefused that nobody refused: time ran out, and nothing had been taken."""
+
+
+class OrderStatus(StrEnum):
+    """Where an order stands. The last three are terminal."""
+
+    PENDING = "pending"
+    RESERVED = "reserved"
+    NEEDS_ATTENTION = "needs_attention"
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({OrderStatus.CONFIRMED, OrderStatus.REJECTED, OrderStatus.CANCELLED})
+_CODES = tuple(
+    OrderStatus
+)  # A status' place in this tuple is its code in Remains: only ever add at the end.
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True):
+    """One line: `unit_price_minor` is in the order's currency."""
+
+    sku: str
+    quantity: int
+    unit_price_minor: int
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """One line of an order's history."""
+
+    at_ms: int
+    event: str
+    status: OrderStatus
+
+
+class OrderState(State, frozen=True):
+    """One order, from its first record until nothing more can be heard about it."""
+
+    order_id: str
+    customer_id: str
+    currency: str
+    total_minor: int
+    items: tuple[Item, ...]
+    payment_token: str
+    digest: int
+    deadline_ms: int
+    status: OrderStatus
+    history: tuple[Event, ...]
+    awaited: tuple[str, ...] = ()
+    """SKUs that inventory has not answered for."""
+    withdrawn: bool = False
+    reason: str = ""
+    charge_id: str = ""
+    refund_id: str = ""
+
+    @property
+    def due_ms(self) -> int | None:
+        """The order's own deadline, as long as one decision is still open."""
+        is_open = self.status in (OrderStatus.PENDING, OrderStatus.RESERVED) and not self.withdrawn
+        return self.deadline_ms if is_open else None
+
+    @property
+    def remains(self) -> Remains | None:
+        if self.status not in TERMINAL or self.awaited:
+            return None
+        return Remains(_CODES.index(self.status), self.digest)
+
+    @property
+    def skus(self) -> list[str]:
+        return [item.sku for item in self.items]
+
+
+def digest_of(created: OrderCreated) -> int:
+    """64 bits that tell whether two orders of the same id are the same order."""
+    return int.from_bytes(blake2b(encode(created), digest_size=8).digest(), "big")
+
+
+class OrderActor:
+    """Hears what happens to orders; `reservation_ttl_ms` is how long one may stay undecided."""
+
+    name: ClassVar[str] = "order"
+    hears: ClassVar[Mapping[type[Message], KeysOf]] = dict.fromkeys(
+        (
+            OrderCreated,
+            CancelAsked,
+            RetryAsked,
+            StockReserved,
+            StockRefused,
+            ReservationExpired,
+            PaymentTaken,
+            PaymentRefused,
+            PaymentUnknown,
+            PaymentRefunded,
+            PaymentVoided,
+        ),
+        by_order,
+    )
+    states: ClassVar[Any] = OrderState
+
+    def __init__(self, *, reservation_ttl_ms: int) -> None:
+        self._ttl_ms = reservation_ttl_ms
+
+    def react(self, states: States, heard: Heard, now_ms: int) -> Step:
+        """One order's next state, what it owes the others, and the answer if one was asked."""
+        order_id = heard.key if isinstance(heard, Due) else heard.order_id  # type: ignore[union-attr]  # All it hears has one.
+        match states.get(order_id):
+            case None:
+                return (
+                    self._open(heard, now_ms) if isinstance(heard, OrderCreated) else _miss(heard)
+                )
+            case Remains() as remains:
+                return _after(remains, heard)
+            case OrderState() as state:
+                if isinstance(heard, OrderCreated):
+                    same = digest_of(heard) == state.digest
+                    return _answer(Outcome.DONE if same else Outcome.REUSED, state.status)
+                return _advance(state, heard, now_ms)
+            case unexpected:
+                raise TypeError(f"order {order_id} has a state of type {type(unexpected).__name__}")
+
+    def _open(self, created: OrderCreated, now_ms: int) -> Step:
+        fault = find_fault(created)
+        status = OrderStatus.REJECTED if fault else OrderStatus.PENDING
+        state = OrderState(
+            order_id=created.order_id,
+            customer_id=created.customer_id,
+            currency=created.currency,
+            total_minor=created.total_minor,
+            items=tuple(Item(i.sku, i.quantity, i.unit_price_minor) for i in created.items),
+            payment_token=created.payment_token,
+            digest=digest_of(created),
+            deadline_ms=now_ms + self._ttl_ms,
+            status=status,
+            history=(Event(now_ms, "OrderCreated", status),),
+            awaited=() if fault else tuple(item.sku for item in created.items),
+            reason=f"invalid: {fault}" if fault else "",
+        )
+        if fault:
+            return _step(state, answer=Answer(Outcome.INVALID, status, fault))
+        lines = [Line(sku=item.sku, quantity=item.quantity) for item in created.items]
+        opened = OrderOpened(order_id=state.order_id, lines=lines, expires_ms=state.deadline_ms)
+        return _step(state, opened, answer=Answer(Outcome.DONE, status))
+
+    def view(self, state: OrderState) -> Mapping[str, Any]:
+        """The public JSON of an order."""
+        return {
+            "order_id": state.order_id,
+            "status": state.status,
+            "reason": state.reason or None,
+            "customer_id": state.customer_id,
+            "items": [msgspec.structs.asdict(item) for item in state.items],
+            "total": {"minor": state.total_minor, "currency": state.currency},
+            "payment": {
+                "status": _payment_status(state),
+                "charge_id": state.charge_id or None,
+                "refund_id": state.refund_id or None,
+            },
+            "reservation": {
+                "status": _reservation_status(state),
+                "expires_at": _timestamp(state.deadline_ms),
+            },
+            "history": [
+                {"at": _timestamp(line.at_ms), "event": line.event, "status": line.status}
+                for line in state.history
+            ],
+            "version": len(state.history),
+        }
+
+
+def find_fault(created: OrderCreated) -> str:
+    """Why an order contradicts itself or the limits; empty where it does not."""
+    items = created.items
+    if not 1 <= len(items) <= LINES_MAX:
+        return f"{len(items)} lines; 1 to {LINES_MAX} are allowed"
+    for item in items:
+        if not item.sku or len(item.sku) > 64:
+            return "a line's SKU must have 1 to 64 characters"
+        if not 1 <= item.quantity <= QUANTITY_MAX:
+            return f"quantity {item.quantity} of {item.sku}; 1 to {QUANTITY_MAX} are allowed"
+        if not 1 <= item.unit_price_minor <= MINOR_MAX:
+            return f"unit price {item.unit_price_minor} of {item.sku} must be positive"
+    if len({item.sku for item in items}) < len(items):
+        return "one SKU stands in two lines"
+    if not (
+        len(created.currency) == 3 and created.currency.isascii() and created.currency.isupper()
+    ):
+        return f"currency {created.currency[:8]!r} is no ISO 4217 code"
+    total = sum(item.quantity * item.unit_price_minor for item in items)
+    if created.total_minor != total or total > MINOR_MAX:
+        return f"total {created.total_minor} is not the sum of the lines, {total}"
+    return ""
+
+
+def _advance(state: OrderState, heard: Heard, now_ms: int) -> Step:
+    status = state.status
+    match heard:
+        case StockReserved() | StockRefused() if status is not OrderStatus.PENDING:
+            return _settle(state, heard)
+        case StockReserved():
+            return _reserve(state, heard, now_ms)
+        case StockRefused():
+            state = _without(state, heard.skus)
+            reason = f"out_of_stock: {heard.missing_sku}"
+            return _close(state, OrderStatus.REJECTED, heard, now_ms, reason)
+        case CancelAsked() | RetryAsked():
+            return _asked(state, heard, now_ms)
+        case ReservationExpired() | Due():
+            return _withdraw(state, heard, now_ms, "reservation_expired")
+        case PaymentTaken() | PaymentRefused() | PaymentUnknown() if status in TERMINAL:
+            return _after_payment(state, heard)
+        case PaymentTaken():
+            return _paid(state, heard, now_ms)
+        case PaymentRefused():
+            return _refused(state, heard, now_ms)
+        case PaymentUnknown():
+            parked = _move(state, OrderStatus.NEEDS_ATTENTION, heard, now_ms, reason=heard.detail)
+            return _step(parked)
+        case PaymentRefunded() | PaymentVoided() if state.withdrawn and status not in TERMINAL:
+            refund_id = heard.refund_id if isinstance(heard, PaymentRefunded) else ""
+            return _step(_move(state, OrderStatus.CANCELLED, heard, now_ms, refund_id=refund_id))
+        case _:
+            return NOTHING  # A late copy of a fact already acted on.
+
+
+def _reserve(state: OrderState, heard: StockReserved, now_ms: int) -> Step:
+    state = _without(state, heard.skus)
+    if state.awaited:
+        return _step(state)
+    state = _move(state, OrderStatus.RESERVED, heard, now_ms)
+    reserved = OrderReserved(
+        order_id=state.order_id,
+        amount_minor=state.total_minor,
+        currency=state.currency,
+        payment_token=state.payment_token,
+    )
+    return _step(state, reserved)
+
+
+def _settle(state: OrderState, heard: StockReserved | StockRefused) -> Step:
+    """An answer after the decision. What it holds is released by the OrderRejected or OrderCancelled already owed."""
+    settled = _without(state, heard.skus)
+    return _step(settled) if settled != state else NOTHING
+
+
+def _asked(state: OrderState, heard: CancelAsked | RetryAsked, now_ms: int) -> Step:
+    status = state.status
+    if isinstance(heard, CancelAsked):
+        if status is OrderStatus.CANCELLED or state.withdrawn:
+            return _answer(Outcome.DONE, status)
+        if status in TERMINAL:
+            return _answer(Outcome.TOO_LATE, status)
+        return _withdraw(state, heard, now_ms, "cancel_asked")
+    if status is not OrderStatus.NEEDS_ATTENTION:
+        return _answer(Outcome.TOO_LATE, status)
+    state = _move(state, OrderStatus.RESERVED, heard, now_ms)
+    retried = PaymentRetried(order_id=state.order_id)
+    return _step(state, retried, answer=Answer(Outcome.DONE, state.status))
+
+
+def _withdraw(
+    state: OrderState, heard: CancelAsked | ReservationExpired | Due, now_ms: int, reason: str
+) -> Step:
+    """Cancel: at once where no payment was asked for; otherwise as soon as the payment is known to be undone."""
+    if state.status is OrderStatus.PENDING:
+        return _close(state, OrderStatus.CANCELLED, heard, now_ms, reason)
+    overdue = not isinstance(heard, CancelAsked)
+    if state.withdrawn or state.status in TERMINAL:
+        return NOTHING
+    if overdue and state.status is OrderStatus.NEEDS_ATTENTION:
+        return NOTHING  # Parked for a person; the stock stays held until they have decided.
+    state = _move(state, state.status, heard, now_ms, withdrawn=True, reason=reason)
+    cancelled = OrderCancelled(order_id=state.order_id, skus=state.skus, reason=reason)
+    return _step(state, cancelled, answer=Answer(Outcome.DONE, state.status))
+
+
+def _paid(state: OrderState, heard: PaymentTaken, now_ms: int) -> Step:
+    if state.withdrawn:
+        # Taken while we withdrew: payment hears our OrderCancelled next, and gives it back.
+        return _step(msgspec.structs.replace(state, charge_id=heard.charge_id))
+    state = _move(state, OrderStatus.CONFIRMED, heard, now_ms, charge_id=heard.charge_id, reason="")
+    return _step(state, OrderConfirmed(order_id=state.order_id, skus=state.skus))
+
+
+def _refused(state: OrderState, heard: PaymentRefused, now_ms: int) -> Step:
+    if state.withdrawn:
+        return _step(_move(state, OrderStatus.CANCELLED, heard, now_ms))
+    if heard.code == DEADLINE_PASSED:
+        return _close(state, OrderStatus.CANCELLED, heard, now_ms, "payment_deadline_passed")
+    return _close(state, OrderStatus.REJECTED, heard, now_ms, f"payment_refused: {heard.code}")
+
+
+def _after_payment(state: OrderState, heard: Heard) -> Step:
+    """A payment's news for an order that is already decided."""
+    if isinstance(heard, PaymentTaken) and state.status is not OrderStatus.CONFIRMED:
+        return Step(facts=(_give_back(state.order_id, state.reason),))
+    return NOTHING
+
+
+def _after(remains: Remains, heard: Heard) -> Step:
+    """What is said of an order of which only the remains are known."""
+    status = _CODES[remains.code]
+    match heard:
+        case OrderCreated():
+            same = digest_of(heard) == remains.digest
+            return _answer(Outcome.DONE if same else Outcome.REUSED, status)
+        case CancelAsked():
+            cancelled = status is OrderStatus.CANCELLED
+            return _answer(Outcome.DONE if cancelled else Outcome.TOO_LATE, status)
+        case RetryAsked():
+            return _answer(Outcome.TOO_LATE, status)
+        case StockReserved() if status is not OrderStatus.CONFIRMED:
+            released = OrderCancelled(order_id=heard.order_id, skus=heard.skus, reason="late")
+            return Step(facts=(released,))
+        case PaymentTaken() if status is not OrderStatus.CONFIRMED:
+            return Step(facts=(_give_back(heard.order_id, "late"),))
+        case _:
+            return NOTHING
+
+
+def _miss(heard: Heard) -> Step:
+    """Something about an order that nobody placed, or that RETENTION has forgotten."""
+    match heard:
+        case CancelAsked() | RetryAsked():
+            return _answer(Outcome.UNKNOWN, "")
+        case StockReserved():
+            released = OrderCancelled(order_id=heard.order_id, skus=heard.skus, reason="unknown")
+            return Step(facts=(released,))
+        case _:
+            return NOTHING
+
+
+def _give_back(order_id: str, reason: str) -> OrderCancelled:
+    """Addressed to payment alone: it names no stock."""
+    return OrderCancelled(order_id=order_id, reason=reason or "late")
+
+
+def _close(state: OrderState, status: OrderStatus, heard: Heard, now_ms: int, reason: str) -> Step:
+    """End an order whose payment is not in doubt, and have its stock released."""
+    state = _move(state, status, heard, now_ms, reason=reason)
+    told = OrderRejected if status is OrderStatus.REJECTED else OrderCancelled
+    answer = Answer(Outcome.DONE, status) if isinstance(heard, CancelAsked) else None
+    return _step(
+        state, told(order_id=state.order_id, skus=state.skus, reason=reason), answer=answer
+    )
+
+
+def _move(
+    state: OrderState, status: OrderStatus, heard: Heard, now_ms: int, **changes: Any
+) -> OrderState:
+    event = "DeadlinePassed" if isinstance(heard, Due) else type(heard).__name__
+    history = (*state.history, Event(now_ms, event, status))
+    return msgspec.structs.replace(state, status=status, history=history, **changes)
+
+
+def _without(state: OrderState, skus: list[str]) -> OrderState:
+    awaited = tuple(sku for sku in state.awaited if sku not in skus)
+    return msgspec.structs.replace(state, awaited=awaited)
+
+
+def _step(state: OrderState, *facts: Message, answer: Answer | None = None) -> Step:
+    return Step({state.order_id: state}, facts, answer)
+
+
+def _answer(outcome: Outcome, status: str) -> Step:
+    return Step(answer=Answer(outcome, status))
+
+
+def _payment_status(state: OrderState) -> str:
+    if state.refund_id:
+        return "refunded"
+    if state.status is OrderStatus.CONFIRMED:
+        return "captured"
+    if state.status is OrderStatus.NEEDS_ATTENTION:
+        return "unknown"
+    if state.status is OrderStatus.RESERVED:
+        return "being_undone" if state.withdrawn else "pending"
+    return "refused" if state.reason.startswith("payment_refused") else "none"
+
+
+def _reservation_status(state: OrderState) -> str:
+    match state.status:
+        case OrderStatus.PENDING:
+            return "pending"
+        case OrderStatus.CONFIRMED:
+            return "sold"
+        case OrderStatus.RESERVED | OrderStatus.NEEDS_ATTENTION if not state.withdrawn:
+            return "held"
+        case _:
+            return "refused" if state.reason.startswith("out_of_stock") else "released"
+
+
+def _timestamp(at_ms: int) -> str:
+    """RFC 3339, UTC, to the millisecond."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
