@@ -1,0 +1,265 @@
+"""One client's connection: hypercorn's HTTP/1.1 over a socket, with a limit to every size and every wait.
+
+Hypercorn 0.18 by itself hands the application a request before its body is there, answers `Expect: 100-continue`
+before the application could refuse, waits for ever for a body and for a client that does not read its answer, and turns
+itself into HTTP/2 on the plain port. So this reads whole requests, refuses early, and speaks HTTP/1.1 alone:
+an `Upgrade` header is ignored, as RFC 9110 allows, and the HTTP/2 preface is one more unknown version.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import h11
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, Request, Response
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.typing import AppWrapper, ConnectionState, WorkerContext
+from hypercorn.utils import parse_socket_addr
+
+from runtime.edge.head import body_too_large, refuse_head
+from runtime.edge.headers import trace_id, valid_traceparent
+from runtime.edge.limits import Limits
+from runtime.edge.problems import MEDIA_TYPE, Problem
+
+CHUNK_BYTES = 64 * 1024
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class Connection(H11Protocol):
+    """Reads requests, has the application answer them one at a time, and lets go in time."""
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        stream: trio.SocketStream,
+        limits: Limits,
+        on_idle: Callable[["Connection", bool], None],
+    ) -> None:
+        socket = stream.socket
+        client = parse_socket_addr(socket.family, socket.getpeername())
+        server = parse_socket_addr(socket.family, socket.getsockname())
+        state = ConnectionState({})
+        super().__init__(
+            app, config, context, TaskGroup(), state, False, client, server, self._perform
+        )
+        self._tcp = stream
+        self._limits = limits
+        self._on_idle = on_idle
+        self._reading = trio.CancelScope()
+        self._deadline = 0.0
+        self._request: h11.Request | None = None  # Its head is here, its body is still coming.
+        self._body = bytearray()
+        self._head = b""  # Of an answer, until its body follows: one packet instead of two.
+        self._hung_up = False
+
+    async def run(self) -> None:
+        """Serve this client until it is gone, is silent for too long, or breaks the rules."""
+        try:
+            async with self.task_group:
+                self._rest()
+                await self._read()
+        finally:
+            await self._tcp.aclose()
+
+    async def turn_away(self, problem: Problem) -> None:
+        """Answer before anything is asked, and close."""
+        try:
+            await self._refuse(problem)
+            await self._read()
+        finally:
+            await self._tcp.aclose()
+
+    def dismiss(self) -> None:
+        """Close an idle connection now."""
+        self._expect_within(0)
+
+    async def _read(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._deadline) as self._reading:
+                try:
+                    data = await self._tcp.receive_some(CHUNK_BYTES)
+                except _GONE:
+                    data = b""
+            if self._reading.cancelled_caught:
+                if self._hung_up or self._request is None:
+                    break
+                silence = f"The body did not arrive within {self._limits.body_s:g} s."
+                await self._refuse(Problem(408, silence))
+                continue
+            if not self._hung_up:
+                await self.handle(RawData(bytes(data)))
+            if not data:
+                break
+        await self.handle(Closed())  # Tells the application, if it is still at work on an answer.
+
+    async def _handle_events(self) -> None:
+        while not self._hung_up:
+            unread = self.connection.trailing_data[0]
+            try:
+                event = self.connection.next_event()
+            except h11.RemoteProtocolError as error:
+                await self._refuse(self._unreadable(error))
+                return
+            match event:
+                case h11.Request():
+                    left = len(self.connection.trailing_data[0])
+                    await self._begin(event, unread[: len(unread) - left])
+                case h11.Data():
+                    self._body += event.data
+                    if len(self._body) > self._limits.body_bytes_max:
+                        await self._refuse(body_too_large(self._limits))
+                case h11.EndOfMessage():
+                    await self._hand_over()
+                case h11.PAUSED:  # The next request is here already; it waits for its turn.
+                    await self.can_read.clear()
+                    await self.can_read.wait()
+                case _:
+                    return
+
+    async def _begin(self, request: h11.Request, raw_head: bytes) -> None:
+        self._request = request
+        self._on_idle(self, False)
+        self._expect_within(self._limits.body_s)
+        problem = refuse_head(request, raw_head, self._limits)
+        if problem is not None:
+            await self._refuse(problem)
+        elif self.connection.they_are_waiting_for_100_continue:
+            await self._write(
+                self._bytes_of(h11.InformationalResponse(status_code=100, headers=[]))
+            )
+
+    async def _hand_over(self) -> None:
+        """Give the whole request to the application, in a task of its own."""
+        assert self._request is not None
+        request, body = self._request, bytes(self._body)
+        self._request, self._body = None, bytearray()
+        self._expect_within(math.inf)  # However long the answer takes; its own limits apply.
+        self.stream = HTTPStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        if body:
+            await self.stream.handle(Body(stream_id=STREAM_ID, data=body))
+        await self.stream.handle(EndBody(stream_id=STREAM_ID))
+        self.keep_alive_requests += 1
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        match event:
+            case Response(status_code=status, headers=headers):
+                last = self.keep_alive_requests >= self.config.keep_alive_max_requests
+                if last or self.context.terminated.is_set():
+                    headers = [*headers, (b"connection", b"close")]
+                headers = [*headers, *self.config.response_headers("h11")]
+                self._head = self._bytes_of(h11.Response(status_code=status, headers=headers))
+            case Body(data=data):
+                await self._write(self._take_head() + self._bytes_of(h11.Data(data=data)))
+            case EndBody():
+                await self._write(self._take_head() + self._bytes_of(h11.EndOfMessage()))
+            case _:
+                await super().stream_send(event)
+
+    async def _refuse(self, problem: Problem) -> None:
+        if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            await self._write(self._answer(problem))
+        await self._hang_up()
+
+    def _answer(self, problem: Problem) -> bytes:
+        values = [] if self._request is None else self._traceparents(self._request)
+        body = problem.body(trace_id(valid_traceparent(values)))
+        headers = [
+            ("content-type", MEDIA_TYPE),
+            ("content-length", str(len(body))),
+            ("cache-control", "no-store"),
+            ("connection", "close"),
+            *problem.headers.items(),
+        ]
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        head = h11.Response(
+            status_code=problem.status, headers=encoded + self.config.response_headers("h11")
+        )
+        if self._request is not None and self._request.method == b"HEAD":
+            body = b""
+        return b"".join(map(self._bytes_of, (head, h11.Data(data=body), h11.EndOfMessage())))
+
+    def _traceparents(self, request: h11.Request) -> list[str]:
+        return [
+            value.decode("latin-1") for name, value in request.headers if name == b"traceparent"
+        ]
+
+    def _unreadable(self, error: h11.RemoteProtocolError) -> Problem:
+        status = error.error_status_hint
+        if status == 431 and b"\n" not in self.connection.trailing_data[0]:
+            return Problem(414, f"The URL is longer than {self._limits.target_bytes_max} bytes.")
+        return Problem(status, f"This is no HTTP/1.1 request: {error}.")
+
+    async def _perform(self, event: Event) -> None:
+        """What hypercorn's protocol asks of its connection."""
+        match event:
+            case RawData(data=data):
+                await self._write(data)
+            case Closed():
+                await self._hang_up()
+            case Updated(idle=True):
+                self._rest()
+
+    def _rest(self) -> None:
+        self._expect_within(self._limits.head_s)
+        self._on_idle(self, True)
+
+    def _expect_within(self, delay_s: float) -> None:
+        self._deadline = self._reading.deadline = trio.current_time() + delay_s
+
+    def _bytes_of(self, event: Any) -> bytes:
+        try:
+            return self.connection.send(event) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return b""  # The client broke the rules meanwhile; there is no answer to that.
+
+    def _take_head(self) -> bytes:
+        head, self._head = self._head, b""
+        return head
+
+    async def _write(self, data: bytes) -> None:
+        if not data:
+            return
+        with trio.move_on_after(self._limits.write_s):
+            with suppress(*_GONE):
+                await self._tcp.send_all(data)
+                return
+        self._hung_up = True  # Too slow, or gone: the reader is next to notice.
+        await trio.aclose_forcefully(self._tcp)
+
+    async def _hang_up(self) -> None:
+        """Say that nothing follows, and read on for a moment: closing on unread bytes would reset what we said."""
+        self._hung_up = True
+        self._expect_within(self._limits.linger_s)
+        with suppress(*_GONE, trio.BusyResourceError):
+            await self._tcp.send_eof()

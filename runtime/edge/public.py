@@ -1,0 +1,167 @@
+"""The public API: orders, their status, their cancellation, and the probes of the platform."""
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import msgspec
+import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from actors.actor import Answer, Outcome
+from actors.order import TERMINAL, OrderStatus
+from runtime.desk_types import (
+    ORDER_ID,
+    OrderDesk,
+    Placed,
+    Unavailable,
+    order_id_for,
+)
+from runtime.edge import openapi
+from runtime.edge.answers import build_app, json_answer, json_bytes
+from runtime.edge.bodies import new_order
+from runtime.edge.headers import idempotency_key, preferred_wait_s, require_json, traceparent
+from runtime.edge.problems import Problem
+
+ANSWER_WITHIN_S = 2.0  # A client that hears 503 by then can still try another instance.
+
+T = TypeVar("T")
+
+
+def public_app(desk: OrderDesk, *, answer_within_s: float = ANSWER_WITHIN_S) -> Starlette:
+    """The application for HTTP_BIND."""
+    orders = _Orders(desk, answer_within_s)
+    probes = _Probes(desk)
+    return build_app(
+        [
+            Route("/orders", orders.place, methods=["POST"]),
+            Route("/orders/{order_id}", orders.show),
+            Route("/orders/{order_id}/cancel", orders.cancel, methods=["POST"]),
+            Route("/health", probes.health),
+            Route("/livez", probes.live),
+            Route("/readyz", probes.ready),
+            Route("/startupz", probes.started),
+            Route("/openapi.json", _describe),
+        ]
+    )
+
+
+async def _describe(_: Request) -> Response:
+    return json_bytes(openapi.PUBLIC)
+
+
+class _View(msgspec.Struct):
+    status: str
+
+
+class _Orders:
+    def __init__(self, desk: OrderDesk, answer_within_s: float) -> None:
+        self._desk = desk
+        self._within_s = answer_within_s
+
+    async def place(self, request: Request) -> Response:
+        require_json(request)
+        key = idempotency_key(request)
+        order = new_order(await request.body(), order_id_for(key))
+        placed = await self._soon(self._desk.place(order, traceparent=traceparent(request)))
+        if placed.outcome is not Outcome.DONE:
+            raise _refused(placed)
+        wait_s = preferred_wait_s(request)
+        location = {"location": f"/orders/{placed.order_id}"}
+        if wait_s is None:
+            return json_answer(
+                {"order_id": placed.order_id, "status": placed.status}, 202, location
+            )
+        return await self._wait(placed, wait_s, location)
+
+    async def _wait(self, placed: Placed, wait_s: int, headers: dict[str, str]) -> Response:
+        """201 with the finished order, or 202 when it takes longer than the client wants to wait."""
+        headers = {**headers, "preference-applied": f"wait={wait_s}"}
+        status = placed.status
+        try:
+            view = await self._desk.wait_terminal(placed.order_id, wait_s)
+        except Unavailable:
+            view = None  # The order is durable all the same, and that is what 202 says.
+        if view is not None:
+            status = msgspec.json.decode(view, type=_View).status
+            if status in TERMINAL:
+                return json_bytes(view, 201, headers)
+        return json_answer({"order_id": placed.order_id, "status": status}, 202, headers)
+
+    async def show(self, request: Request) -> Response:
+        order_id = _order_id(request)
+        view = await self._soon(self._desk.view(order_id))
+        if view is None:
+            raise _no_order()
+        return json_bytes(view)
+
+    async def cancel(self, request: Request) -> Response:
+        order_id = _order_id(request)
+        asked = self._desk.cancel(order_id, traceparent=traceparent(request))
+        heard = await self._soon(asked)
+        match heard:
+            case Answer(outcome=Outcome.DONE, status=status):
+                done = status == OrderStatus.CANCELLED
+                return json_answer({"order_id": order_id, "status": status}, 200 if done else 202)
+            case Answer(outcome=Outcome.TOO_LATE, status=status):
+                detail = f"The order is {status}; it can no longer be cancelled."
+                raise Problem(409, detail, kind="too-late", members={"state": status})
+            case _:
+                raise _no_order()
+
+    async def _soon(self, asked: Awaitable[T]) -> T:
+        with trio.move_on_after(self._within_s):
+            return await asked
+        raise Unavailable("No answer in time; what was asked for may still happen")
+
+
+class _Probes:
+    def __init__(self, desk: OrderDesk) -> None:
+        self._desk = desk
+
+    async def health(self, _: Request) -> Response:
+        health = self._desk.health()
+        return _probe(health.connected, health.reasons, "not connected to NATS")
+
+    async def live(self, _: Request) -> Response:
+        return _probe(True, (), "")
+
+    async def ready(self, _: Request) -> Response:
+        health = self._desk.health()
+        return _probe(health.ready, health.reasons, "not ready")
+
+    async def started(self, _: Request) -> Response:
+        health = self._desk.health()
+        return _probe(health.started, health.reasons, "still starting")
+
+
+def _probe(well: bool, reasons: tuple[str, ...], otherwise: str) -> Response:
+    if well:
+        return json_answer({"status": "ok"})
+    reasons = reasons or (otherwise,)
+    raise Problem(
+        503,
+        f"{otherwise.capitalize()}: {'; '.join(reasons)}.",
+        headers={"Retry-After": "1"},
+        members={"reasons": reasons},
+    )
+
+
+def _order_id(request: Request) -> str:
+    order_id: str = request.path_params["order_id"]
+    if not ORDER_ID.fullmatch(order_id):
+        raise _no_order()  # Not worth asking, and not to be told apart from an unknown one.
+    return order_id
+
+
+def _no_order() -> Problem:
+    return Problem(404, "There is no such order.", kind="no-such-order")
+
+
+def _refused(placed: Placed) -> Problem:
+    if placed.outcome is Outcome.REUSED:
+        detail = "This Idempotency-Key belongs to an order with another body; use a new key."
+        return Problem(422, detail, kind="idempotency-key-reused")
+    return Problem(422, placed.detail or "The order contradicts itself.", kind="invalid-order")

@@ -1,0 +1,114 @@
+"""What the answers look like, for /openapi.json; the requests are in `bodies`. Tests hold real answers to these."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from actors.inventory import ON_HAND_MAX
+
+Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Status = Literal["pending", "reserved", "needs_attention", "confirmed", "rejected", "cancelled"]
+
+
+class Accepted(BaseModel):
+    """The order is durable; follow the Location to see what becomes of it."""
+
+    order_id: str
+    status: Status
+
+
+class Money(BaseModel):
+    minor: int
+    currency: str
+
+
+class LineView(BaseModel):
+    sku: str
+    quantity: int
+    unit_price_minor: int
+
+
+class PaymentView(BaseModel):
+    status: str
+    charge_id: str | None
+    refund_id: str | None
+
+
+class ReservationView(BaseModel):
+    status: str
+    expires_at: Instant
+
+
+class EventView(BaseModel):
+    at: Instant
+    event: str
+    status: Status
+
+
+class OrderView(BaseModel):
+    """One order as it stands, and how it came there."""
+
+    order_id: str
+    status: Status
+    reason: str | None
+    customer_id: str
+    items: list[LineView]
+    total: Money
+    payment: PaymentView
+    reservation: ReservationView
+    history: list[EventView]
+    version: int
+    trace_id: str | None
+
+
+class FaultView(BaseModel):
+    """One fault: a field such as `items[0].quantity`, or `body` for the whole."""
+
+    field: str
+    message: str
+
+
+class ProblemView(BaseModel):
+    """RFC 9457. `errors` names every fault found in a body; `state` and `reasons` stand where they apply."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FaultView] = []
+    state: Status | None = None
+    reasons: list[str] = []
+    trace_id: str = ""
+
+
+class Probe(BaseModel):
+    status: Literal["ok"]
+
+
+class StockView(BaseModel):
+    on_hand: int
+    reserved: int
+    available: int
+    sold: int
+
+
+class Levels(BaseModel):
+    """Units on hand, by SKU."""
+
+    model_config = {"extra": "allow"}
+    __pydantic_extra__: dict[str, Annotated[int, Field(ge=0, le=ON_HAND_MAX)]]
+
+
+class StockBySku(BaseModel):
+    """Every stock item, by SKU."""
+
+    model_config = {"extra": "allow"}
+    __pydantic_extra__: dict[str, StockView]
+
+
+ANSWERS: tuple[type[BaseModel], ...] = (Accepted, OrderView, ProblemView, Probe)
+ADMIN_ANSWERS: tuple[type[BaseModel], ...] = (ProblemView, StockBySku)
+
+
+def ref(model: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
