@@ -7,10 +7,9 @@ from urllib.parse import urlsplit
 
 from runtime.config_parsers import is_loopback, seen
 from runtime.config_variables import AppEnv, Config
+from supervisors.backoff import Backoff
 
 Contradiction = tuple[tuple[str, ...], str]
-
-JITTER_MAX = 0.2  # By this share a supervisor may lengthen a back-off.
 
 
 def contradictions(config: Config) -> Iterator[Contradiction]:
@@ -77,8 +76,7 @@ def _restarts(config: Config) -> Iterator[Contradiction]:
             ("RESTART_BACKOFF_MIN", "RESTART_BACKOFF_MAX"),
             "the least wait is longer than the greatest; write them the other way round",
         )
-    waits_s = sum(min(most, least * 2.0**n) for n in range(config.restart_intensity))
-    longest_s = waits_s * (1 + JITTER_MAX)
+    longest_s = Backoff(least, most).longest_total_s(config.restart_intensity)
     if longest_s >= config.restart_period_s:
         never = (
             f"{config.restart_intensity} restarts may wait {longest_s:.4g}s in all, so they never "
