@@ -131,7 +131,11 @@ def _contradictions(raw: Any) -> list[Fault]:
 
 
 def _amount(quantity: object, price: object) -> int | None:
-    return quantity * price if type(quantity) is int and type(price) is int else None
+    """A line's amount, or None where one of its fields is at fault itself."""
+    if type(quantity) is not int or type(price) is not int:
+        return None
+    in_range = 1 <= quantity <= QUANTITY_MAX and 1 <= price <= MINOR_MAX
+    return quantity * price if in_range else None
 
 
 def _total_faults(total_minor: int, raw: Any) -> list[Fault]:
@@ -158,6 +162,8 @@ def _fault(error: ErrorDetails) -> Fault:
             message = "is missing"
         case "model_type" | "model_attributes_type" | "dict_type":
             message = "should be an object"
+        case "string_unicode":
+            message = "holds text that is no Unicode (half a surrogate pair)"
         case _:
             message = error["msg"]
     return Fault(_path(error["loc"]), message)

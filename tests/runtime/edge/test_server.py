@@ -1,0 +1,162 @@
+"""The server among many clients, and how it stops."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+
+from runtime.edge import Limits, ListenError, serve
+
+QUICK = Limits(connections_max=3, head_s=5.0, write_s=0.2, linger_s=0.2, grace_s=0.3)
+GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+STUCK = b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n"
+BIG = b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+BIG_BYTES = 20_000_000
+
+Connect = Callable[..., Awaitable[trio.SocketStream]]
+
+
+async def slow_app(scope: Any, receive: Any, send: Any) -> None:
+    """/slow takes 0.1 s, /stuck for ever, /big answers more than any socket buffers."""
+    if scope["path"] == "/slow":
+        await trio.sleep(0.1)
+    if scope["path"] == "/stuck":
+        await trio.sleep_forever()
+    body = b"x" * (BIG_BYTES if scope["path"] == "/big" else 2)
+    length = str(len(body)).encode()
+    headers = [(b"content-length", length), (b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Opens connections, and closes them after the test."""
+    streams = []
+
+    async def open_one(port: int, sent: bytes = b"") -> trio.SocketStream:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        streams.append(stream)
+        if sent:
+            await stream.send_all(sent)
+        return stream
+
+    yield open_one
+    for stream in streams:
+        await trio.aclose_forcefully(stream)
+
+
+async def start(nursery: trio.Nursery, limits: Limits = QUICK) -> tuple[int, trio.CancelScope]:
+    """Serve `slow_app`; the scope stops it."""
+    scope = trio.CancelScope()
+
+    async def run(*, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
+        with scope:
+            await serve(slow_app, "127.0.0.1:0", limits=limits, task_status=task_status)
+
+    [address] = await nursery.start(run)
+    return int(address.rpartition(":")[2]), scope
+
+
+async def test_the_longest_idle_connection_makes_room_for_a_new_one(
+    nursery: trio.Nursery, talk: Any, connect: Connect
+) -> None:
+    port, _ = await start(nursery)
+    idle = [await connect(port) for _ in range(QUICK.connections_max)]
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert (await talk(port, GET)).status == 200
+    with trio.fail_after(1):
+        assert await idle[0].receive_some() == b""
+    await idle[-1].send_all(GET)
+    assert (await idle[-1].receive_some()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_client_too_many_is_turned_away_with_503(
+    nursery: trio.Nursery, talk: Any, connect: Connect
+) -> None:
+    port, _ = await start(nursery)
+    for _ in range(QUICK.connections_max):
+        await connect(port, STUCK)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    reply = await talk(port, GET)
+    assert reply.status == 503
+    assert reply.headers["retry-after"] == "1"
+
+
+async def test_hundreds_of_idle_connections_disturb_nobody(
+    nursery: trio.Nursery, talk: Any, connect: Connect
+) -> None:
+    port, _ = await start(nursery, Limits(connections_max=100))
+    for _ in range(200):
+        await connect(port)
+    for _ in range(5):
+        assert (await talk(port, GET)).status == 200
+
+
+async def test_a_client_that_never_reads_is_let_go(
+    nursery: trio.Nursery, talk: Any, connect: Connect
+) -> None:
+    port, _ = await start(nursery)
+    stream = await connect(port, BIG)
+    await trio.sleep(QUICK.write_s + 0.1)
+    received = 0
+    with contextlib.suppress(trio.BrokenResourceError):
+        while data := await stream.receive_some(1_000_000):
+            received += len(data)
+    assert received < BIG_BYTES
+    assert (await talk(port, GET)).status == 200
+
+
+async def test_a_client_that_vanishes_disturbs_nobody(
+    nursery: trio.Nursery, talk: Any, connect: Connect
+) -> None:
+    port, _ = await start(nursery, Limits())
+    for sent in (b"", b"GET", SLOW, SLOW + SLOW, BIG):
+        await trio.aclose_forcefully(await connect(port, sent))
+    assert (await talk(port, GET)).status == 200
+
+
+async def test_stopping_finishes_what_is_under_way_and_accepts_nothing_more(
+    nursery: trio.Nursery, connect: Connect
+) -> None:
+    port, scope = await start(nursery)
+    idle = await connect(port)
+    busy = await connect(port, SLOW)
+    await trio.sleep(0.03)
+    scope.cancel()
+    assert await idle.receive_some() == b""
+    answer = b"".join([bytes(data) async for data in busy])
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+    with pytest.raises(OSError, match=str(port)):
+        await connect(port)
+
+
+async def test_stopping_takes_no_longer_than_the_grace(connect: Connect) -> None:
+    async def run(*, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
+        await serve(slow_app, "127.0.0.1:0", limits=QUICK, task_status=task_status)
+
+    async with trio.open_nursery() as inner:
+        [address] = await inner.start(run)
+        port = int(address.rpartition(":")[2])
+        await connect(port, STUCK)
+        await connect(port, BIG)
+        await trio.sleep(0.03)
+        begun = trio.current_time()
+        inner.cancel_scope.cancel()
+    assert trio.current_time() - begun < QUICK.grace_s + 0.5
+
+
+async def test_an_address_in_use_is_named_in_the_error(nursery: trio.Nursery) -> None:
+    port, _ = await start(nursery)
+    with pytest.raises(ListenError, match=f"127.0.0.1:{port}.*Free that address"):
+        await serve(slow_app, f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("bind", ["nonsense", "127.0.0.1:x", "256.0.0.1:80"])
+async def test_an_address_that_is_none_is_named_in_the_error(bind: str) -> None:
+    with pytest.raises(ListenError, match=bind):
+        await serve(slow_app, bind)
