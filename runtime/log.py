@@ -32,6 +32,16 @@ class RefusedError(LogError):
     """The broker said no (full, too large, not allowed): nothing was stored, nor will be if retried."""
 
 
+class BrokerConfigError(LogError):
+    """The broker is not what the configuration says (rights, streams): a person has to decide."""
+
+    exit_code = 78  # EX_CONFIG of sysexits.h.
+
+
+class DamagedError(LogError):
+    """What is stored is not what was put there. Reading it again will not help; a backup may."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One stored message. `time_ms` is the broker's clock at the append, ms since 1970."""
@@ -110,7 +120,14 @@ class Log(Protocol):
         """Keep `data` under `name`. After a crash the old or the new is found, never a mixture."""
         ...
 
-    async def get_snapshot(self, name: str) -> bytes | None: ...
+    async def get_snapshot(self, name: str) -> bytes | None:
+        """What was kept under `name`, verified by its checksum.
+
+        Raises:
+            DamagedError: something is there, and it is not what was put.
+
+        """
+        ...
 
     async def put_views(self, views: Mapping[str, bytes]) -> None:
         """Store the newest public view of each order id: one round trip, not atomic across orders."""

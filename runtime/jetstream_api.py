@@ -1,0 +1,127 @@
+"""JetStream's own requests and answers: JSON over request and reply, with its errors in our words."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from runtime.bridge import Bridge, Message
+from runtime.log import BrokerConfigError, BrokerLostError, FencedError, LogError, RefusedError
+
+FENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+STREAM_NOT_FOUND: Final = 10059
+_WRONG_LAST_SEQUENCE: Final = {10071, 10164}
+_NOT_ENABLED: Final = {10039, 10076}  # JetStream is off for the account, for the server.
+_FULL: Final = {10023, 10028, 10047}  # Resources, memory, storage: nothing was stored.
+_STORE_FAILED: Final = 10077  # Of a limit ("maximum ...": not stored) or of the disk (who knows).
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """An error as JetStream words it. `err_code` is precise, `code` only classifies, as in HTTP."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Ack(msgspec.Struct, frozen=True):
+    seq: int = 0
+    error: ApiError | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    error: ApiError | None = None
+
+
+_decode_ack = msgspec.json.Decoder(_Ack).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Api:
+    """The JetStream API over a bridge."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+
+    async def publish(
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None
+    ) -> int:
+        """Store one message; return its sequence once it is durable.
+
+        Raises:
+            FencedError: an expected sequence in `headers` was not the newest.
+            RefusedError: nothing was stored.
+            BrokerLostError: it may or may not have been stored.
+
+        """
+        message = await self.bridge.request(subject, payload, headers=headers)
+        _check_served(message, subject)
+        ack = _decode_ack(message.payload)
+        if ack.error is not None:
+            raise _translated(ack.error, subject)
+        return ack.seq
+
+    async def call(self, operation: str, arguments: Mapping[str, Any] | None = None) -> Any:
+        """Ask for something to be done, such as `STREAM.INFO.ORDERS`, and return the answer.
+
+        Raises:
+            LogError: like `publish`.
+
+        """
+        error, answer = await self.try_call(operation, arguments)
+        if error is not None:
+            raise _translated(error, operation)
+        return answer
+
+    async def try_call(
+        self, operation: str, arguments: Mapping[str, Any] | None = None
+    ) -> tuple[ApiError | None, Any]:
+        """Like `call`, for those who can do something about an error."""
+        payload = _encode(arguments) if arguments is not None else b""
+        message = await self.bridge.request(f"$JS.API.{operation}", payload)
+        _check_served(message, operation)
+        return _decode_answer(message.payload).error, msgspec.json.decode(message.payload)
+
+    async def newest(self, stream: str, subject: str) -> Message | None:
+        """The newest message on a subject, as it was stored, with `Nats-` headers about it."""
+        operation = f"DIRECT.GET.{stream}.{subject}"
+        message = await self.bridge.request(f"$JS.API.{operation}")
+        if message.status == 404:
+            return None
+        _check_served(message, operation)
+        return message
+
+
+def own_headers(message: Message) -> Mapping[str, str]:
+    """The headers that came with the append, less those that were for the broker or are from it."""
+    if _ONLY_FENCED.fullmatch(message.header):
+        return _NO_HEADERS  # Every record of a journal: not worth 5 us each.
+    headers = message.headers.items()
+    return {name: value for name, value in headers if not name.lower().startswith("nats-")}
+
+
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+_ONLY_FENCED: Final = re.compile(rb"(NATS/1\.0\r\n(%b: \d+\r\n)?\r\n)?" % FENCE.encode())
+
+
+def _check_served(message: Message, what: str) -> None:
+    """Raise if it is the broker that answers, and not JetStream."""
+    if message.status:
+        raise BrokerLostError(
+            f"{what}: JetStream does not answer ({message.header[9:].strip().decode()}):"
+            " the stream is missing, or has no leader yet"
+        )
+
+
+def _translated(error: ApiError, what: str) -> LogError:
+    text = f"{what}: {error.description} (JetStream error {error.err_code})"
+    if error.err_code in _WRONG_LAST_SEQUENCE:
+        return FencedError(text)
+    if error.err_code in _NOT_ENABLED:
+        return BrokerConfigError(f"{text}: enable JetStream for this account of the broker")
+    full = error.err_code == _STORE_FAILED and "maximum" in error.description
+    if full or error.err_code in _FULL or 400 <= error.code < 500:
+        return RefusedError(text)
+    return BrokerLostError(text)
