@@ -58,6 +58,7 @@ class Connection(H11Protocol):
         self._deadline = 0.0
         self._request: h11.Request | None = None  # Its head is here, its body is still coming.
         self._body = bytearray()
+        self._chunks = 0
         self._head = b""  # Of an answer, until its body follows: one packet instead of two.
         self._hung_up = False
 
@@ -103,7 +104,7 @@ class Connection(H11Protocol):
 
     async def _handle_events(self) -> None:
         while not self._hung_up:
-            unread = self.connection.trailing_data[0]
+            unread = b"" if self._request else self.connection.trailing_data[0]
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
@@ -114,9 +115,7 @@ class Connection(H11Protocol):
                     left = len(self.connection.trailing_data[0])
                     await self._begin(event, unread[: len(unread) - left])
                 case h11.Data():
-                    self._body += event.data
-                    if len(self._body) > self._limits.body_bytes_max:
-                        await self._refuse(body_too_large(self._limits))
+                    await self._gather(event.data)
                 case h11.EndOfMessage():
                     await self._hand_over()
                 case h11.PAUSED:  # The next request is here already; it waits for its turn.
@@ -137,11 +136,19 @@ class Connection(H11Protocol):
                 self._bytes_of(h11.InformationalResponse(status_code=100, headers=[]))
             )
 
+    async def _gather(self, data: bytes) -> None:
+        self._body += data
+        self._chunks += 1
+        if len(self._body) > self._limits.body_bytes_max:
+            await self._refuse(body_too_large(self._limits))
+        elif self._chunks > self._limits.chunks_max:
+            await self._refuse(Problem(413, "The body comes in too many pieces; send larger ones."))
+
     async def _hand_over(self) -> None:
         """Give the whole request to the application, in a task of its own."""
         assert self._request is not None
         request, body = self._request, bytes(self._body)
-        self._request, self._body = None, bytearray()
+        self._request, self._body, self._chunks = None, bytearray(), 0
         self._expect_within(math.inf)  # However long the answer takes; its own limits apply.
         self.stream = HTTPStream(
             self.app,

@@ -14,6 +14,9 @@ class Limits:
     headers_bytes_max: int = 16 * KIB
     headers_max: int = 100
     body_bytes_max: int = 64 * KIB  # A hundred lines take 10 KiB.
+    chunks_max: int = (
+        1_000  # Each costs some 20 us: a body in single bytes would hold everyone up for a second.
+    )
     head_s: float = 5.0  # From the connection (or the last answer) to a whole request head.
     body_s: float = 8.0  # From the head to the end of the body.
     write_s: float = 10.0  # For the client to take what it is sent.

@@ -1,6 +1,7 @@
 """The public API: orders, their status, their cancellation, and the probes of the platform."""
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
@@ -77,13 +78,11 @@ class _Orders:
         return await self._wait(placed, wait_s, location)
 
     async def _wait(self, placed: Placed, wait_s: int, headers: dict[str, str]) -> Response:
-        """201 with the finished order, or 202 when it takes longer than the client wants to wait."""
+        """201 with the finished order; 202 when it takes longer, or cannot be seen now: it is durable all the same."""
         headers = {**headers, "preference-applied": f"wait={wait_s}"}
-        status = placed.status
-        try:
+        status, view = placed.status, None
+        with suppress(Unavailable), trio.move_on_after(wait_s + self._within_s):
             view = await self._desk.wait_terminal(placed.order_id, wait_s)
-        except Unavailable:
-            view = None  # The order is durable all the same, and that is what 202 says.
         if view is not None:
             status = msgspec.json.decode(view, type=_View).status
             if status in TERMINAL:

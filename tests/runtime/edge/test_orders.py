@@ -161,6 +161,18 @@ async def test_a_wait_among_other_preferences_counts(
     assert reply.headers["preference-applied"] == "wait=3"
 
 
+async def test_a_desk_that_outstays_the_wait_does_not_hold_the_client(
+    client: Any, desk: Any, order: Any, autojump_clock: Any
+) -> None:
+    async def wait_terminal(order_id: str, timeout_s: float) -> bytes | None:
+        await trio.sleep_forever()
+
+    desk.wait_terminal = wait_terminal
+    reply = await client.post("/orders", json=order, headers={**KEY, "Prefer": "wait=5"})
+    assert reply.status_code == 202
+    assert trio.current_time() <= 7
+
+
 async def test_what_breaks_while_waiting_does_not_undo_the_202(
     client: Any, desk: Any, order: Any
 ) -> None:

@@ -116,6 +116,13 @@ async def test_chunks_that_add_up_to_too_much_are_refused_while_they_come(
     assert reply.closed
 
 
+async def test_a_body_in_too_many_pieces_is_refused(serve_edge: Any, talk: Any) -> None:
+    pieces = b"1\r\n \r\n" * 1_001
+    reply = await talk(await serve_edge(), POST + b"Transfer-Encoding: chunked\r\n\r\n" + pieces)
+    assert reply.status == 413
+    assert "pieces" in reply.problem["detail"]
+
+
 async def test_a_client_that_sends_a_flood_still_reads_why_it_was_refused(
     serve_edge: Any, read: Any
 ) -> None:
