@@ -280,7 +280,7 @@ def readme_table() -> str:
 
 def example_env() -> str:
     """`deploy/example.env`: every variable with its default, commented out."""
-    return "\n".join(_example_lines())
+    return "\n".join(_example_lines()) + "\n"
 
 
 def _example_lines() -> Iterator[str]:

@@ -120,9 +120,8 @@ class _Handler(logging.StreamHandler[IO[str]]):
             "where": f"{record.pathname}:{record.lineno}",
             "error": repr(sys.exc_info()[0]),
         }
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # Nobody is left to tell: the stream is gone.
+        # If the stream is gone, nobody is left to tell.
+        with contextlib.suppress(OSError, ValueError):
             self.stream.write(json.dumps(lost) + "\n")
 
 

@@ -225,6 +225,17 @@ def test_what_cannot_be_together_is_refused(environ: dict[str, str], names: str)
     assert names in fault.partition(":")[0]
 
 
+def test_back_offs_that_fill_the_period_exactly_are_refused() -> None:
+    one = {"RESTART_INTENSITY": "1", "RESTART_BACKOFF_MIN": "1s", "RESTART_BACKOFF_MAX": "1s"}
+    assert faults_of(**one, RESTART_PERIOD="1200ms")  # A second, and a fifth of one for jitter.
+    assert read(**one, RESTART_PERIOD="1201ms")
+
+
+def test_a_refused_value_is_not_held_against_the_others() -> None:
+    (fault,) = faults_of(RESTART_PERIOD="10s", RESTART_INTENSITY="few")
+    assert fault.startswith("RESTART_INTENSITY is 'few'")
+
+
 def test_back_offs_that_just_fit_into_the_period_are_accepted() -> None:
     assert read(RESTART_PERIOD="32s")
     assert read(RESTART_INTENSITY="0", RESTART_PERIOD="1ms")
