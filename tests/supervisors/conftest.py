@@ -49,7 +49,7 @@ class Stage:
         return self.roles.setdefault(child_id, Role())
 
     def child(self, child_id: str, **spec: object) -> ChildSpec:
-        return replace(ChildSpec(child_id, self._play, args=(child_id,)), **spec)
+        return replace(ChildSpec(child_id, self.play, args=(child_id,)), **spec)
 
     def spec(self, children: str | tuple[ChildSpec, ...] = (), **rest: object) -> SupervisorSpec:
         """A supervisor with steady back-off; "a b" are two children of that name."""
@@ -104,7 +104,7 @@ class Stage:
         except BaseException as verdict:  # noqa: BLE001 - every way to end is looked at
             self.verdict = verdict
 
-    async def _play(self, child_id: str, *, task_status: ChildStatus) -> None:
+    async def play(self, child_id: str, *, task_status: ChildStatus) -> None:
         role = self.role(child_id)
         role.lives += 1
         role.cue = trio.Event()
