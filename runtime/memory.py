@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -64,8 +65,10 @@ class MemoryStore:
     def last(self, subject: str) -> Entry | None:
         return self._newest.get(subject)
 
-    async def wait_grown(self) -> None:
-        await self._grown.wait()
+    async def wait_grown(self, beyond: int) -> None:
+        """Wait until there are more than `beyond` entries."""
+        while len(self.entries) <= beyond:
+            await self._grown.wait()
 
 
 class MemoryLog:
@@ -182,7 +185,8 @@ class MemoryReader:
     async def take(self) -> Sequence[Entry]:
         entries = await self._connection.ask_now(self._arrived)
         while not entries:
-            await self._connection.ask(self._store.wait_grown, timeout_s=math.inf)
+            grown = partial(self._store.wait_grown, self._after)
+            await self._connection.ask(grown, timeout_s=math.inf)
             entries = self._arrived()
         return entries
 
