@@ -17,7 +17,7 @@ Two kinds of intent live in the states themselves, so that recovering the states
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import msgspec
 from betterproto import Message
@@ -142,6 +142,9 @@ class Step:
 
 NOTHING = Step()
 
+View: TypeAlias = "staticmethod[[Any], Mapping[str, Any]] | None"
+"""From a state to what the public sees of it, JSON-able, under the state's key. None where nothing is public."""
+
 
 class States(Protocol):
     """What a shard knows, by key: live states, and the remains of finished ones."""
@@ -158,8 +161,6 @@ class Actor(Protocol):
     states: ClassVar[Any]
     """The type, or the union of types, that its states have: how they are decoded."""
 
-    def react(self, states: States, heard: Heard, now_ms: int) -> Step: ...
+    view: ClassVar[View]
 
-    def view(self, state: Any) -> Mapping[str, Any] | None:
-        """What the public sees of a state, JSON-able, or None where that is nothing. Its key is the order's id."""
-        ...
+    def react(self, states: States, heard: Heard, now_ms: int) -> Step: ...

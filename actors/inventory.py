@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import msgspec
 from betterproto import Message
 
-from actors.actor import NOTHING, Answer, Due, Heard, Outcome, State, States, Step
+from actors.actor import NOTHING, Answer, Due, Heard, Outcome, State, States, Step, View
 from messages.generated.orders.v1 import (
     OrderCancelled,
     OrderConfirmed,
@@ -79,6 +79,7 @@ class InventoryActor:
         StockCounted: by_sku,
     }
     states: ClassVar[Any] = Stock | Reservation
+    view: ClassVar[View] = None
 
     def __init__(self, *, shard: int, shards: int, reservation_ttl_ms: int) -> None:
         self._shard, self._shards = shard, shards
@@ -125,9 +126,6 @@ class InventoryActor:
             ReservationExpired(order_id=held.order_id, skus=skus),
             {reservation_key(held.order_id): renewed},
         )
-
-    def view(self, state: Stock | Reservation) -> Mapping[str, Any] | None:  # noqa: ARG002  # The protocol's shape.
-        return None
 
 
 def _give_up(states: States, order_id: str, *, sold: bool) -> Step:

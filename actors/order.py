@@ -43,6 +43,7 @@ from actors.actor import (
     State,
     States,
     Step,
+    View,
 )
 from messages.codec import encode
 from messages.generated.orders.v1 import (
@@ -149,6 +150,32 @@ def digest_of(created: OrderCreated) -> int:
     return int.from_bytes(blake2b(encode(created), digest_size=8).digest(), "big")
 
 
+def view(state: OrderState) -> Mapping[str, Any]:
+    """The public JSON of an order."""
+    return {
+        "order_id": state.order_id,
+        "status": state.status,
+        "reason": state.reason or None,
+        "customer_id": state.customer_id,
+        "items": [msgspec.structs.asdict(item) for item in state.items],
+        "total": {"minor": state.total_minor, "currency": state.currency},
+        "payment": {
+            "status": _payment_status(state),
+            "charge_id": state.charge_id or None,
+            "refund_id": state.refund_id or None,
+        },
+        "reservation": {
+            "status": _reservation_status(state),
+            "expires_at": _timestamp(state.deadline_ms),
+        },
+        "history": [
+            {"at": _timestamp(line.at_ms), "event": line.event, "status": line.status}
+            for line in state.history
+        ],
+        "version": len(state.history),
+    }
+
+
 class OrderActor:
     """Hears what happens to orders; `reservation_ttl_ms` is how long one may stay undecided."""
 
@@ -170,6 +197,7 @@ class OrderActor:
         by_order,
     )
     states: ClassVar[Any] = OrderState
+    view: ClassVar[View] = staticmethod(view)
 
     def __init__(self, *, reservation_ttl_ms: int) -> None:
         self._ttl_ms = reservation_ttl_ms
@@ -214,31 +242,6 @@ class OrderActor:
         lines = [Line(sku=item.sku, quantity=item.quantity) for item in created.items]
         opened = OrderOpened(order_id=state.order_id, lines=lines, expires_ms=state.deadline_ms)
         return _step(state, opened, answer=Answer(Outcome.DONE, status))
-
-    def view(self, state: OrderState) -> Mapping[str, Any]:
-        """The public JSON of an order."""
-        return {
-            "order_id": state.order_id,
-            "status": state.status,
-            "reason": state.reason or None,
-            "customer_id": state.customer_id,
-            "items": [msgspec.structs.asdict(item) for item in state.items],
-            "total": {"minor": state.total_minor, "currency": state.currency},
-            "payment": {
-                "status": _payment_status(state),
-                "charge_id": state.charge_id or None,
-                "refund_id": state.refund_id or None,
-            },
-            "reservation": {
-                "status": _reservation_status(state),
-                "expires_at": _timestamp(state.deadline_ms),
-            },
-            "history": [
-                {"at": _timestamp(line.at_ms), "event": line.event, "status": line.status}
-                for line in state.history
-            ],
-            "version": len(state.history),
-        }
 
 
 def find_fault(created: OrderCreated) -> str:

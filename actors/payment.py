@@ -40,6 +40,7 @@ from actors.actor import (
     State,
     States,
     Step,
+    View,
 )
 from actors.order import DEADLINE_PASSED
 from messages.generated.orders.v1 import (
@@ -128,6 +129,7 @@ class PaymentActor:
         (OrderReserved, OrderConfirmed, OrderCancelled, PaymentRetried), by_order
     )
     states: ClassVar[Any] = PaymentState
+    view: ClassVar[View] = None
 
     def __init__(self, *, deadline_ms: int, settle_ms: int) -> None:
         self._deadline_ms, self._settle_ms = deadline_ms, settle_ms
@@ -238,9 +240,6 @@ class PaymentActor:
             resumes_ms=0,
             deadline_ms=now_ms + self._deadline_ms,
         )
-
-    def view(self, state: PaymentState) -> Mapping[str, Any] | None:  # noqa: ARG002  # The protocol's shape.
-        return None
 
 
 def _end(state: PaymentState, refused: PaymentRefused) -> Step:

@@ -21,6 +21,7 @@ _HEAD = len(MAGIC) + 1 + 4
 
 _Record = wire_class("Record")
 _Snapshot = wire_class("Snapshot")
+_Letter = wire_class("DeadLetter")
 
 
 class RecordError(ValueError):
@@ -106,6 +107,28 @@ def encode_record(record: Record) -> bytes:
     return frame(made.SerializeToString())
 
 
+def encode_letter(letter: Letter) -> bytes:
+    """The protobuf bytes of a `DeadLetter`, unframed: any tool may read them."""
+    made: bytes = _Letter(**msgspec.structs.asdict(letter)).SerializeToString()
+    return made
+
+
+def decode_letter(payload: bytes) -> Letter:
+    """The letter in bytes of `encode_letter`.
+
+    Raises:
+        RecordError: they are none.
+    """
+    try:
+        return _to_letter(_Letter.FromString(payload))
+    except ProtobufDecodeError as error:
+        raise RecordError(f"it is no dead letter: {error}") from error
+
+
+def _to_letter(raw: Any) -> Letter:
+    return Letter(**{name: getattr(raw, name) for name in Letter.__struct_fields__})
+
+
 class RawRecord:
     """A record as it was read: its own fields at once, facts and states on demand."""
 
@@ -136,10 +159,7 @@ class RawRecord:
 
     @property
     def letters(self) -> list[Letter]:
-        return [
-            Letter(**{name: getattr(raw, name) for name in Letter.__struct_fields__})
-            for raw in self._parsed.letters
-        ]
+        return [_to_letter(raw) for raw in self._parsed.letters]
 
 
 def _decode_envelope(index: int, raw: Any) -> Envelope | Letter:

@@ -1,0 +1,156 @@
+"""A shard's mailbox in memory: what the log delivered, what was asked directly, and what the shard told itself.
+
+Everything durable is in the log; losing a mailbox loses nothing, since the next owner reads on from its cursor.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import trio
+from betterproto import Message
+
+from actors.actor import Answer, CallAnswered, Due
+from messages.record import Cursor, Envelope, Letter
+
+ROOM = 2_000  # Facts waiting; the tail pauses above it. Several groups' worth, so that a shard never runs dry.
+ASKS_MAX = 5_000  # Asks waiting; above it the edge sheds load instead of letting clients time out.
+
+
+class OverloadedError(Exception):
+    """More asks are waiting than can be answered in time; nothing was taken in."""
+
+
+class AskFailedError(Exception):
+    """The shard stopped before it answered: the ask may or may not have been carried out. Ask the same again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One fact from the log, or a letter where it could not be read.
+
+    `index` is its place in its record, `ordinal` its place among those for this shard, `is_last` whether none follows.
+    """
+
+    seq: int
+    index: int
+    ordinal: int
+    is_last: bool
+    content: Envelope | Letter
+
+    @property
+    def after(self) -> Cursor:
+        """The cursor of a shard that has taken this in."""
+        return Cursor(self.seq) if self.is_last else Cursor(self.seq - 1, self.ordinal + 1)
+
+
+@dataclass(slots=True)
+class Ask:
+    """A fact from somebody who waits for the answer. Resolved once, after the step is durable."""
+
+    fact: Message
+    traceparent: str = ""
+    answer: Answer | None = None
+    settled: trio.Event = field(default_factory=trio.Event)
+
+    def resolve(self, answer: Answer) -> None:
+        self.answer = answer
+        self.settled.set()
+
+    async def wait_answered(self) -> Answer:
+        """Wait for the answer.
+
+        Raises:
+            AskFailedError: none will come; whether it was carried out is unknown.
+        """
+        await self.settled.wait()
+        if self.answer is None:
+            raise AskFailedError("the shard stopped before it answered")
+        return self.answer
+
+
+Item = Delivery | Ask | CallAnswered | Due
+
+
+class Mailbox:
+    """Two queues and one event. Asks and the shard's own news go first: somebody is waiting for them."""
+
+    def __init__(self) -> None:
+        self._deliveries: deque[Delivery] = deque()
+        self._urgent: deque[Ask | CallAnswered | Due] = deque()
+        self._filled = trio.Event()
+        self._drained = trio.Event()
+        self._asks = 0
+        self.read_seq = 0
+        """Everything in the log up to here has been delivered: when the mailbox is empty, so has the shard read."""
+
+    def __len__(self) -> int:
+        return len(self._deliveries) + len(self._urgent)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._deliveries) < ROOM
+
+    async def wait_room(self) -> None:
+        while not self.has_room:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+    def deliver(self, delivery: Delivery) -> None:
+        self._deliveries.append(delivery)
+        self._filled.set()
+
+    def ask(self, ask: Ask) -> None:
+        """Queue an ask.
+
+        Raises:
+            OverloadedError: too many are waiting.
+        """
+        if self._asks >= ASKS_MAX:
+            raise OverloadedError(f"{self._asks} requests are waiting for this shard")
+        self._asks += 1
+        self.tell(ask)
+
+    def tell(self, item: Ask | CallAnswered | Due) -> None:
+        self._urgent.append(item)
+        self._filled.set()
+
+    def put_back(self, items: list[Item]) -> None:
+        """Return what was taken and not heard, to be taken first next time."""
+        for item in reversed(items):
+            if isinstance(item, Delivery):
+                self._deliveries.appendleft(item)
+            else:
+                self._urgent.appendleft(item)
+                self._asks += isinstance(item, Ask)
+
+    async def take(self, most: int) -> list[Item]:
+        """Wait until there is something, then take up to `most` items. A full mailbox can be cancelled, too."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not (self._urgent or self._deliveries):
+            self._filled = trio.Event()
+            await self._filled.wait()
+        taken: list[Item] = []
+        while self._urgent and len(taken) < most:
+            item = self._urgent.popleft()
+            self._asks -= isinstance(item, Ask)
+            taken.append(item)
+        while self._deliveries and len(taken) < most:
+            taken.append(self._deliveries.popleft())
+        if self.has_room:
+            self._drained.set()
+        return taken
+
+    def close(self) -> None:
+        """Fail every ask that is still waiting."""
+        fail_asks(self._urgent)
+        self._urgent.clear()
+        self._deliveries.clear()
+        self._drained.set()
+
+
+def fail_asks(items: Iterable[Item]) -> None:
+    """Let whoever still waits for an answer know that none will come."""
+    for item in items:
+        if isinstance(item, Ask):
+            item.settled.set()

@@ -1,0 +1,128 @@
+"""Recall what a shard knew: its newest snapshot, and its own records after it.
+
+The shard itself does this when it starts, and so does every reader that wants a shard's state with no instance running.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from actors.actor import Actor, State
+from messages.record import (
+    Change,
+    Cursor,
+    RawRecord,
+    Snapshot,
+    decode_snapshot,
+    encode_snapshot,
+)
+from runtime.archive import Archive
+from runtime.log import Log
+
+STREAM_PREFIX = "ORDER"
+INTAKE = f"{STREAM_PREFIX}.created"
+JOURNALS = f"{STREAM_PREFIX}.journal"
+LETTERS = f"{STREAM_PREFIX}.dead"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """One shard of one actor."""
+
+    actor: str
+    shard: int
+
+    @property
+    def journal(self) -> str:
+        return f"{JOURNALS}.{self.actor}.{self.shard}"
+
+    @property
+    def letters(self) -> str:
+        return f"{LETTERS}.{self.actor}.{self.shard}"
+
+    @property
+    def snapshot(self) -> str:
+        return f"{self.actor}-{self.shard}"
+
+    def __str__(self) -> str:
+        return f"{self.actor}.{self.shard}"
+
+
+@dataclass(slots=True)
+class Memory:
+    """All that a shard knows after its record at `seq`. Owned and changed by one task."""
+
+    actor: Actor
+    live: dict[str, State] = field(default_factory=dict)
+    traces: dict[str, str] = field(default_factory=dict)
+    archive: Archive = field(default_factory=Archive)
+    cursor: Cursor = field(default_factory=Cursor)
+    seq: int = 0
+    owner: str = ""
+    snapshot_seq: int = 0
+    recent: dict[str, tuple[State, str]] = field(default_factory=dict)
+    """Each key that the records after the snapshot changed, its state and trace: its view may need repair."""
+
+    def get(self, key: str) -> Any | None:
+        """What is known under a key: its live state, or its remains."""
+        return self.live.get(key) or self.archive.get(key)
+
+    def put(self, key: str, state: State | None, traceparent: str, at_ms: int) -> None:
+        """Let a key have a new state. Something finished moves to the archive."""
+        if state is not None and (remains := state.remains) is None:
+            self.live[key] = state
+            self.traces[key] = traceparent
+            return
+        self.live.pop(key, None)
+        self.traces.pop(key, None)
+        if state is not None and remains is not None:
+            self.archive.put(key, remains, at_ms)
+
+    def encode_changes(self, keys: Iterator[str]) -> list[Change]:
+        encode = msgspec.msgpack.Encoder().encode
+        return [Change(key, encode(self.live[key]), self.traces.get(key, "")) for key in keys]
+
+    def to_snapshot(self) -> bytes:
+        """The bytes to keep: never encoded by halves, since nothing here waits."""
+        states = self.encode_changes(iter(self.live))
+        return encode_snapshot(Snapshot(self.seq, self.cursor, states, self.archive.pack()))
+
+
+async def recall(log: Log, address: Address, actor: Actor) -> Memory:
+    """What the shard knew when its newest record was stored.
+
+    Raises:
+        RecordError: its snapshot or one of its records is damaged, or newer than this program.
+        BrokerLostError: the broker went away meanwhile.
+    """
+    decode = msgspec.msgpack.Decoder(actor.states).decode
+    memory = Memory(actor)
+    kept = await log.get_snapshot(address.snapshot)
+    if kept is not None:
+        snapshot = decode_snapshot(kept)
+        memory.seq = memory.snapshot_seq = snapshot.seq
+        memory.cursor = snapshot.cursor
+        memory.archive = Archive(snapshot.archive)
+        for change in snapshot.states:
+            assert change.state is not None
+            memory.put(change.key, decode(change.state), change.traceparent, 0)
+    newest = await log.last(address.journal)
+    if newest is None:
+        return memory
+    memory.owner = RawRecord(newest.payload).owner
+    if newest.seq <= memory.seq:
+        return memory
+    async with log.read(memory.seq, [address.journal]) as reader:
+        while memory.seq < newest.seq:
+            for entry in await reader.take():
+                record = RawRecord(entry.payload)
+                memory.seq = entry.seq
+                memory.cursor = max(memory.cursor, record.cursor)
+                for change in record.states:
+                    state = decode(change.state) if change.state is not None else None
+                    memory.put(change.key, state, change.traceparent, entry.time_ms)
+                    if state is not None:
+                        memory.recent[change.key] = (state, change.traceparent)
+    return memory

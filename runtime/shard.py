@@ -1,0 +1,367 @@
+"""The shard host: the one loop that hears, decides, commits and only then acts.
+
+```
+recall -> take over -> [ take what waits -> react to each -> append one record -> answer, call, arm, show ] -> ...
+```
+
+Whatever arrived while a record was being appended goes into the next one. Nothing here recovers from failure: an
+exception ends the shard, its supervisor starts it again, and the log says what had happened. And if we die? Before
+the append: nothing of the group happened. After it: the record is found at recovery, calls owed are issued again with
+the same key, deadlines are armed again, views are written again; only askers lack an answer, and ask again.
+"""
+
+from dataclasses import dataclass, field
+from itertools import count
+
+import msgspec
+import trio
+from opentelemetry.trace import SpanKind
+
+from actors.actor import Actor, Answer, Call, CallAnswered, Due, Heard, Outcome, State, Step
+from messages.codec import EncodeError
+from messages.record import Change, Cursor, Envelope, Letter, Record, encode_record
+from runtime.alarms import Alarms
+from runtime.clock import LogClock
+from runtime.gateway import Gateway
+from runtime.letters import letter_about, order_of, store_letter
+from runtime.log import Log
+from runtime.mailbox import Ask, Delivery, Item, Mailbox, fail_asks
+from runtime.past import Past
+from runtime.recall import Address, Memory, recall
+from runtime.tail import Tail
+from runtime.tracing import Span, Tracer
+from runtime.views import Views
+
+GROUP_FACTS_MAX = 500  # Below 20 ms of decisions, so that nobody waits long for the loop.
+GROUP_BYTES_MAX = (
+    400_000  # Of states; facts are about as many. A broker's default limit for a message is 1 MB.
+)
+SNAPSHOT_RECORDS = 2_000  # Own records between two snapshots: read back in well under a second.
+CURSOR_LAG_MAX = (
+    10_000  # Entries read without a record of ours, after which the cursor alone is worth one.
+)
+APPEND_GRACE_S = 6.0  # An append under way is not cancelled: its own time-out is shorter.
+LAST_SNAPSHOT_S = 2.0
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class SupersededError(Exception):
+    """Another instance has taken this shard over. The newest owner wins, so this instance must stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the shards of one process share."""
+
+    log: Log
+    tail: Tail
+    clock: LogClock
+    gateway: Gateway
+    views: Views
+    tracer: Tracer
+    instance_id: str
+    retention_ms: int
+
+
+@dataclass(slots=True)
+class _Group:
+    """What one record will hold, and what follows once it is stored."""
+
+    cursor: Cursor
+    states: dict[str, State | None] = field(default_factory=dict)
+    changes: dict[str, Change] = field(default_factory=dict)
+    facts: list[Envelope] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    answers: list[tuple[Ask, Answer]] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    bytes_so_far: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.changes or self.facts or self.letters)
+
+
+class Shard:
+    """One incarnation of one shard. It lives as long as nothing goes wrong."""
+
+    _incarnations = count(1)
+
+    def __init__(self, address: Address, actor: Actor, around: Surroundings, past: Past) -> None:
+        self.address = address
+        self.mailbox = Mailbox()
+        self._actor, self._around, self._past = actor, around, past
+        self._owner = f"{around.instance_id}/{next(self._incarnations)}"
+        self._turn = 0
+        self._memory = Memory(actor)
+        self._committed = Cursor()
+        self._calls: dict[str, Call] = {}
+        self._alarms = Alarms(around.clock)
+        self._injected: Exception | None = None
+        self._nursery: trio.Nursery
+        self._is_snapshooting = False
+        self.is_taking = False
+        """True from the take-over to the end: asks are answered."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Recover, take over, and hear facts until something fails; a supervised child.
+
+        Raises:
+            SupersededError: another instance owns this shard now.
+            LogError: the log's; what was being appended is in the log or is not.
+            Exception: whatever `react` raised; the fact is noted as a suspect.
+        """
+        around = self._around
+        self._memory = await recall(around.log, self.address, self._actor)
+        await self._take_over()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._alarms.run, self.mailbox.tell)
+                self._nursery.start_soon(self._renew)
+                self._resume()
+                around.tail.join(self.address, self.mailbox, self._memory.cursor)
+                self.is_taking = True
+                task_status.started()
+                try:
+                    await self._hear()
+                except trio.Cancelled:
+                    await self._leave_snapshot()
+                    raise
+        finally:
+            self.is_taking = False
+            around.tail.leave(self.address)
+            self.mailbox.close()
+
+    def crash(self, why: Exception) -> None:
+        """Let the shard fail before its next group: somebody wants to see what happens then."""
+        self._injected = why
+        self.mailbox.tell(Due(""))
+
+    # --- start ---
+
+    async def _take_over(self) -> None:
+        """Append a first record: from here on, whoever owned the shard before is fenced off."""
+        memory, around = self._memory, self._around
+        self._refuse_to_fight()
+        record = Record(self._owner, self._turn, memory.cursor)
+        memory.seq = await around.log.append(
+            self.address.journal, encode_record(record), expect=memory.seq
+        )
+        self._committed = memory.cursor
+        mine = await around.log.last(self.address.journal)
+        if mine is not None:
+            around.clock.see(mine.time_ms)
+
+    def _refuse_to_fight(self) -> None:
+        """The instance that started last owns the shards. One that it has fenced off does not take them back."""
+        theirs = self._memory.owner.rpartition("/")[0]
+        if self._past.owned_before and theirs not in ("", self._around.instance_id):
+            raise SupersededError(
+                f"{self.address} is owned by instance {theirs} since; this one ({self._around.instance_id}) "
+                "stops. Run one instance on a stream"
+            )
+        self._past.owned_before = True
+
+    def _resume(self) -> None:
+        """Act again on what the recovered states say: calls owed, deadlines, views that may be missing."""
+        memory = self._memory
+        for key, state in memory.live.items():
+            self._follow_up(key, state)
+        for key, (state, traceparent) in memory.recent.items():
+            self._around.views.put(key, self._actor, state, traceparent)
+        memory.recent = {}
+
+    # --- the loop ---
+
+    async def _hear(self) -> None:
+        past, memory = self._past, self._memory
+        while True:
+            most = 1 if past.is_careful(memory.cursor) else GROUP_FACTS_MAX
+            items = await self.mailbox.take(most)
+            try:
+                if self._injected is not None:
+                    raise self._injected
+                group = self._decide(items)
+                await self._commit(group)
+                self._act(group)
+            except EncodeError as error:
+                past.note_group(items, error)
+                raise
+            finally:
+                fail_asks(items)  # Those that have no answer now will get none.
+            if not self._is_snapshooting and self._turn % SNAPSHOT_RECORDS == 0:
+                self._nursery.start_soon(self._keep_snapshot)
+
+    # --- decide: nothing here waits, nothing leaves this process ---
+
+    def _decide(self, items: list[Item]) -> _Group:
+        group = _Group(self._memory.cursor)
+        for at, item in enumerate(items):
+            if group.bytes_so_far > GROUP_BYTES_MAX:
+                self.mailbox.put_back(items[at:])
+                break
+            try:
+                self._take_in(group, item)
+            except Exception as error:
+                self._past.note(item, error)
+                for span in group.spans:
+                    span.fail(error)
+                raise
+        if not len(self.mailbox) and not group.cursor.skip:
+            group.cursor = max(group.cursor, Cursor(self.mailbox.read_seq))
+        return group
+
+    def _take_in(self, group: _Group, item: Item) -> None:
+        traces = self._memory.traces
+        match item:
+            case Delivery(content=Letter() as letter):
+                group.letters.append(letter)
+            case Delivery(content=Envelope() as sent):
+                self._react(group, item, sent.fact, sent.traceparent, sent.tracestate)
+            case Ask(fact=fact):
+                # A later request about an order joins that order's trace.
+                trace = traces.get(order_of(fact), "") or item.traceparent
+                self._react(group, item, fact, trace)
+            case CallAnswered() | Due():
+                self._react(group, item, item, traces.get(item.key, ""))
+        if isinstance(item, Delivery):
+            group.cursor = item.after
+
+    def _react(
+        self, group: _Group, item: Item, heard: Heard, traceparent: str, tracestate: str = ""
+    ) -> None:
+        """Let the actor hear one thing, and collect what follows."""
+        if self._past.is_spent(item):
+            self._bury(group, item, heard, traceparent)
+            return
+        hop = self._open_hop(item, heard, traceparent, tracestate)
+        group.spans.append(hop)
+        step = self._actor.react(self._memory, heard, self._around.clock.now_ms())
+        self._collect(group, item, step, hop)
+        if isinstance(item, Ask):
+            group.answers.append((item, step.answer or Answer(Outcome.DONE)))
+        elif step.answer is not None and step.answer.outcome is Outcome.REUSED:
+            reason = "an order of this id exists with another body"
+            group.letters.append(letter_about(item, heard, traceparent, reason))
+
+    def _open_hop(self, item: Item, heard: Heard, traceparent: str, tracestate: str) -> Span:
+        tracer, address = self._around.tracer, self.address
+        name = type(heard).__name__
+        if not traceparent:  # A stranger's order without a context: its trace begins here.
+            return tracer.start_order(f"process {name}", kind=SpanKind.CONSUMER)
+        place = f"{item.seq}.{item.index}" if isinstance(item, Delivery) else ""
+        return tracer.hop(
+            traceparent,
+            tracestate,
+            name,
+            address.journal,
+            place,
+            order_of(heard),
+            address.actor,
+            address.shard,
+        )
+
+    def _collect(self, group: _Group, item: Item, step: Step, hop: Span) -> None:
+        now_ms = self._around.clock.now_ms()
+        for key, state in step.states.items():
+            packed = None if state is None else _pack(state)
+            self._memory.put(key, state, hop.traceparent, now_ms)
+            group.states[key] = state
+            group.changes[key] = Change(key, packed, hop.traceparent)
+            group.bytes_so_far += len(packed or b"")
+        seq, index = (item.seq, item.index) if isinstance(item, Delivery) else (0, 0)
+        for fact in step.facts:
+            sent = hop.send(type(fact).__name__, self.address.journal)
+            group.facts.append(
+                Envelope(fact, order_of(fact), seq, index, sent.traceparent, sent.tracestate)
+            )
+
+    def _bury(self, group: _Group, item: Item, heard: Heard, traceparent: str) -> None:
+        """Set aside what has failed too often, in the record that moves past it."""
+        attempts, reason = self._past.forget(item)
+        letter = letter_about(item, heard, traceparent, reason)
+        group.letters.append(msgspec.structs.replace(letter, attempts=attempts, retryable=True))
+        if isinstance(item, Ask):
+            answer = Answer(Outcome.INVALID, detail="set aside: it failed too often")
+            group.answers.append((item, answer))
+
+    # --- commit: the one wait between deciding and acting ---
+
+    async def _commit(self, group: _Group) -> None:
+        """Store the group as one record, wholly or not at all."""
+        memory, around = self._memory, self._around
+        if not group.is_empty or group.cursor.seq > self._committed.seq + CURSOR_LAG_MAX:
+            for number, letter in enumerate(group.letters):
+                await store_letter(around.log, self.address, letter, self._owner, number)
+            self._turn += 1
+            record = Record(
+                self._owner,
+                self._turn,
+                group.cursor,
+                list(group.changes.values()),
+                group.facts,
+                group.letters,
+            )
+            payload = encode_record(record)
+            around.tail.say(self._owner, self._turn, group.facts)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + APPEND_GRACE_S):
+                memory.seq = await around.log.append(
+                    self.address.journal, payload, expect=memory.seq
+                )
+            self._committed = group.cursor
+        memory.cursor = group.cursor
+        for span in group.spans:
+            span.end(memory.seq)
+
+    # --- act: what the committed record says is owed ---
+
+    def _act(self, group: _Group) -> None:
+        for key, state in group.states.items():
+            self._follow_up(key, state)
+            if state is not None:
+                trace = group.changes[key].traceparent
+                self._around.views.put(key, self._actor, state, trace)
+        for ask, answer in group.answers:
+            ask.resolve(answer)
+
+    def _follow_up(self, key: str, state: State | None) -> None:
+        """Arm the deadline of a committed state, and issue the call that it owes."""
+        live = state if key in self._memory.live else None
+        self._alarms.set(key, live.due_ms if live else None)
+        call = live.call if live else None
+        if call is not None and self._calls.get(key) != call:
+            self._calls[key] = call
+            self._nursery.start_soon(self._perform, key, call)
+
+    async def _perform(self, key: str, call: Call) -> None:
+        answered = await self._around.gateway.perform(key, call)
+        if self._calls.get(key) == call:
+            del self._calls[key]
+        self.mailbox.tell(answered)
+
+    # --- snapshots ---
+
+    async def _renew(self) -> None:
+        """Leave a fresh snapshot and record well before RETENTION would expire an idle shard's last ones."""
+        while True:
+            await trio.sleep(self._around.retention_ms / 1000 / 4)
+            await self._keep_snapshot()
+            self._committed = Cursor(-CURSOR_LAG_MAX)
+            self.mailbox.tell(Due(""))
+
+    async def _keep_snapshot(self) -> None:
+        """Keep all that this shard knows, once the views that it implies are written."""
+        self._is_snapshooting = True
+        memory, around = self._memory, self._around
+        memory.archive.forget_before(around.clock.now_ms() - around.retention_ms)
+        kept = memory.to_snapshot()
+        memory.snapshot_seq = memory.seq
+        await around.views.wait_written()
+        await around.log.put_snapshot(self.address.snapshot, kept)
+        self._is_snapshooting = False
+
+    async def _leave_snapshot(self) -> None:
+        """On an orderly stop, spare the next start the reading; without a broker, it reads."""
+        if self._memory.seq > self._memory.snapshot_seq:
+            with trio.move_on_after(LAST_SNAPSHOT_S, shield=True):
+                await self._keep_snapshot()

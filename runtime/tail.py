@@ -1,0 +1,173 @@
+"""The tail: one reader of the whole log for all shards of this process. Each record is fetched and decoded once.
+
+A shard joins where its cursor stands. What it has missed is usually still in the window of newest records; if not, the
+reader goes back, and shards that have heard those records already are passed over. Facts that were said in this
+process are not decoded at all: the shard that says them leaves them here, and the record's owner and turn find them.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from messages.codec import DecodeError, decode_strictly
+from messages.generated.orders.v1 import OrderCreated
+from messages.record import Cursor, Envelope, Letter, RawRecord, RecordError
+from messages.routing import Routes, shard_of
+from runtime.clock import LogClock
+from runtime.log import Entry, Log
+from runtime.mailbox import Delivery, Mailbox
+from runtime.recall import INTAKE, JOURNALS, Address
+
+WINDOW_FACTS = 20_000  # Some seconds' worth at full load, some ten megabytes: what a restarted shard has missed.
+SAID_MAX = 1_000  # Records under way; each shard has one, so this only bounds what crashed shards leave behind.
+
+logger = structlog.get_logger("runtime.tail")
+
+Addressed = dict[Address, list[tuple[int, Envelope | Letter]]]
+
+
+@dataclass(slots=True)
+class _Member:
+    mailbox: Mailbox
+    cursor: Cursor
+
+
+class Tail:
+    """Delivers facts to the mailboxes of this process' shards, in the log's order."""
+
+    def __init__(self, log: Log, routes: Routes, clock: LogClock) -> None:
+        self._log, self._routes, self._clock = log, routes, clock
+        self._members: dict[Address, _Member] = {}
+        self._window: deque[tuple[int, Addressed]] = deque()
+        self._window_facts = 0
+        self._window_after = 0  # Everything newer than this, up to `position`, is in the window.
+        self._said: OrderedDict[tuple[str, int], Sequence[Envelope]] = OrderedDict()
+        self._joined = trio.Event()
+        self._rewind: trio.CancelScope | None = None
+        self.position = 0
+
+    def say(self, owner: str, turn: int, facts: Sequence[Envelope]) -> None:
+        """Leave the facts of a record that is about to be appended, so that nobody here decodes them again."""
+        self._said[owner, turn] = facts
+        if len(self._said) > SAID_MAX:
+            self._said.popitem(last=False)
+
+    def join(self, address: Address, mailbox: Mailbox, cursor: Cursor) -> None:
+        """Deliver to this mailbox everything after `cursor`, from now until `leave`."""
+        member = self._members[address] = _Member(mailbox, cursor)
+        if self._window_after <= cursor.seq <= self.position:
+            for seq, addressed in self._window:
+                self._hand_over(address, member, seq, addressed)
+            mailbox.read_seq = self.position
+        elif self._rewind is not None:
+            self._rewind.cancel()
+        self._joined.set()
+
+    def leave(self, address: Address) -> None:
+        self._members.pop(address, None)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the log for ever; a supervised child."""
+        self._members.clear()
+        self._forget_window(0)
+        task_status.started()
+        await self._joined.wait()
+        while True:
+            behind = [member.cursor.seq for member in self._members.values()]
+            after = min(behind, default=self.position)
+            if not self._window_after <= after <= self.position:
+                self._forget_window(after)
+            with trio.CancelScope() as self._rewind:
+                await self._follow()
+
+    async def _follow(self) -> None:
+        async with self._log.read(self.position, [f"{JOURNALS}.>", f"{INTAKE}.>"]) as reader:
+            while True:
+                for entry in await reader.take():
+                    self._take(entry)
+                for member in list(self._members.values()):
+                    if not member.mailbox.has_room:
+                        await member.mailbox.wait_room()
+
+    def _take(self, entry: Entry) -> None:
+        self._clock.see(entry.time_ms)
+        addressed = self._address(entry)
+        self.position = entry.seq
+        for address, member in self._members.items():
+            self._hand_over(address, member, entry.seq, addressed)
+            if entry.seq > member.cursor.seq:
+                member.cursor = Cursor(entry.seq, member.cursor.skip)
+                member.mailbox.read_seq = entry.seq
+        if addressed:
+            self._window.append((entry.seq, addressed))
+            self._window_facts += sum(map(len, addressed.values()))
+        while self._window_facts > WINDOW_FACTS:
+            self._window_after, dropped = self._window.popleft()
+            self._window_facts -= sum(map(len, dropped.values()))
+
+    def _hand_over(self, address: Address, member: _Member, seq: int, addressed: Addressed) -> None:
+        """Deliver one record's facts for one shard, less those that its cursor has passed."""
+        facts = addressed.get(address)
+        if facts is None or seq <= member.cursor.seq:
+            return
+        skip, member.cursor = member.cursor.skip, Cursor(seq)
+        for ordinal in range(skip, len(facts)):
+            index, content = facts[ordinal]
+            is_last = ordinal == len(facts) - 1
+            member.mailbox.deliver(Delivery(seq, index, ordinal, is_last, content))
+        member.mailbox.read_seq = seq
+
+    def _address(self, entry: Entry) -> Addressed:
+        if entry.subject.startswith(INTAKE):
+            return self._address_intake(entry)
+        try:
+            record = RawRecord(entry.payload)
+        except RecordError:
+            # Its facts are unknown, so are their addressees. Its own shard refuses to recover over it.
+            logger.exception("record_unreadable", subject=entry.subject, seq=entry.seq)
+            return {}
+        addressed: Addressed = {}
+        facts = self._said.pop((record.owner, record.turn), None)
+        for index, content in enumerate(record.facts if facts is None else facts):
+            if isinstance(content, Letter):
+                logger.error("fact_unreadable", seq=entry.seq, type=content.type)
+                continue
+            for actor, shard in self._routes.heard_by(content.fact):
+                addressed.setdefault(Address(actor, shard), []).append((index, content))
+        return addressed
+
+    def _address_intake(self, entry: Entry) -> Addressed:
+        """A stranger's order goes to the shard of the id in its subject, readable or not."""
+        order_id = entry.subject.removeprefix(f"{INTAKE}.")
+        address = Address("order", shard_of(order_id, self._routes.shards["order"]))
+        return {address: [(0, read_intake(entry, order_id))]}
+
+    def _forget_window(self, after: int) -> None:
+        self._window.clear()
+        self._window_facts = 0
+        self._window_after = self.position = after
+
+
+def read_intake(entry: Entry, order_id: str) -> Envelope | Letter:
+    """The order in a message from the open way in, or a letter saying why it is none."""
+    traceparent = entry.headers.get("traceparent", "")
+    try:
+        created = decode_strictly(OrderCreated, entry.payload)
+    except DecodeError as error:
+        reason = str(error)
+    else:
+        if created.order_id == order_id:
+            return Envelope(created, order_id, traceparent=traceparent)
+        reason = f"the subject names order {order_id}, the body {created.order_id!r}"
+    return Letter(
+        seq=entry.seq,
+        index=0,
+        type=OrderCreated.__name__,
+        payload=entry.payload,
+        reason=reason,
+        correlation_id=order_id,
+        subject=entry.subject,
+    )

@@ -1,0 +1,108 @@
+"""The public views of orders: written after the commit, many at a time, and read back by whoever asks.
+
+A view that waits to be written is already readable here, so a client of this instance reads what it wrote. Only the
+newest version of an order is rendered and stored; versions in between, milliseconds apart, are skipped.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import trio
+
+from actors.actor import Actor, State
+from runtime.log import Log
+
+LINGER_S = 0.02  # An order lives for some 5 ms: waiting a little makes one write of its three or four versions.
+BATCH_MAX = 1_000  # Of one round trip, and as many as JetStream takes in one batch.
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    view: Callable[[Any], Mapping[str, Any]]
+    state: State
+    traceparent: str
+
+    def render(self) -> bytes:
+        view = self.view(self.state)
+        trace_id = self.traceparent.split("-")[1] if self.traceparent else None
+        return _encode({**view, "trace_id": trace_id})
+
+
+class Views:
+    """The write side and the read side of the view store."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._waiting: dict[str, _Version] = {}
+        self._writing: dict[str, _Version] = {}
+        self._filled = trio.Event()
+        self._written = trio.Event()
+        self._watchers: dict[str, list[trio.Event]] = {}
+
+    def put(self, order_id: str, actor: Actor, state: State, traceparent: str) -> None:
+        """Let the newest version of an order be seen, where its actor shows any."""
+        if actor.view is None:
+            return
+        self._waiting[order_id] = _Version(actor.view, state, traceparent)
+        self._filled.set()
+        for watcher in self._watchers.pop(order_id, ()):
+            watcher.set()
+
+    async def get(self, order_id: str) -> bytes | None:
+        """The newest view of an order, as JSON."""
+        version = self._waiting.get(order_id) or self._writing.get(order_id)
+        if version is not None:
+            return version.render()
+        return await self._log.get_view(order_id)
+
+    async def wait_change(self, order_id: str) -> None:
+        """Wait until this instance shows another version of an order."""
+        watcher = trio.Event()
+        watchers = self._watchers.setdefault(order_id, [])
+        watchers.append(watcher)
+        try:
+            await watcher.wait()
+        finally:
+            if watcher in watchers:
+                watchers.remove(watcher)
+            if not watchers and self._watchers.get(order_id) is watchers:
+                del self._watchers[order_id]
+
+    async def wait_written(self) -> None:
+        """Wait until every version put so far is stored, or overtaken by one that is."""
+        while self._waiting or self._writing:
+            await self._written.wait()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write views as they come, until cancelled; a supervised child.
+
+        Raises:
+            BrokerLostError, RefusedError: what was being written is kept, and written by the next incarnation.
+        """
+        task_status.started()
+        while True:
+            await self._filled.wait()
+            await trio.sleep(LINGER_S)
+            await self._write()
+
+    async def _write(self) -> None:
+        self._filled = trio.Event()
+        self._writing, self._waiting = self._waiting, {}
+        try:
+            keys = list(self._writing)
+            for start in range(0, len(keys), BATCH_MAX):
+                batch = keys[start : start + BATCH_MAX]
+                await self._log.put_views({key: self._writing[key].render() for key in batch})
+                for key in batch:
+                    del self._writing[key]
+        except BaseException:
+            self._waiting = self._writing | self._waiting
+            self._writing = {}
+            self._filled.set()
+            raise
+        self._written.set()
+        self._written = trio.Event()
