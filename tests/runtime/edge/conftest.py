@@ -49,7 +49,7 @@ class FakeDesk:
         self.traceparents.append(traceparent)
         known = self.orders.setdefault(order.order_id, order)
         if known != order:
-            return Placed(order.order_id, Outcome.REUSED, "", created=False)
+            return Placed(order.order_id, Outcome.REUSED, "")
         created = order.order_id not in self.statuses
         status = self.statuses.setdefault(order.order_id, "pending")
         return Placed(order.order_id, Outcome.DONE, status, created)

@@ -140,6 +140,12 @@ def test_a_claimed_total_must_be_the_sum(order: Any) -> None:
     assert faults(order) == {"total_minor": "is 1531, but the lines add up to 1530"}
 
 
+def test_a_total_is_not_doubted_while_a_line_is_at_fault(order: Any) -> None:
+    order["total_minor"] = 1531
+    order["items"][0]["quantity"] = 0
+    assert list(faults(order)) == ["items[0].quantity"]
+
+
 def test_the_limits_themselves_are_allowed(order: Any) -> None:
     order["items"] = lines(100)
     order["items"][0] = {"sku": "~" * 64, "quantity": 2**31 - 1, "unit_price_minor": 1}

@@ -109,6 +109,12 @@ async def test_another_content_type_is_refused(client: Any, content_type: str | 
     problem(await client.post("/orders", content=b"{}", headers=headers), 415)
 
 
+async def test_two_content_types_are_one_too_many(client: Any, order: Any) -> None:
+    twice = [("Content-Type", "application/json"), ("Content-Type", "application/json")]
+    headers = [*KEY.items(), *twice]
+    problem(await client.post("/orders", content=b"{}", headers=headers), 415)
+
+
 @pytest.mark.parametrize(
     "content_type",
     ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"'],

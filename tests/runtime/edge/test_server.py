@@ -13,6 +13,7 @@ QUICK = Limits(connections_max=3, head_s=5.0, write_s=0.2, linger_s=0.2, grace_s
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 STUCK = b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n"
 BIG = b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n"
+LIE = b"GET /lie HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
 BIG_BYTES = 20_000_000
 
@@ -20,13 +21,13 @@ Connect = Callable[..., Awaitable[trio.SocketStream]]
 
 
 async def slow_app(scope: Any, receive: Any, send: Any) -> None:
-    """/slow takes 0.1 s, /stuck for ever, /big answers more than any socket buffers."""
+    """/slow takes 0.1 s, /stuck for ever, /big is more than sockets buffer, /lie breaks HTTP."""
     if scope["path"] == "/slow":
         await trio.sleep(0.1)
     if scope["path"] == "/stuck":
         await trio.sleep_forever()
     body = b"x" * (BIG_BYTES if scope["path"] == "/big" else 2)
-    length = str(len(body)).encode()
+    length = b"1" if scope["path"] == "/lie" else str(len(body)).encode()
     headers = [(b"content-length", length), (b"content-type", b"text/plain")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -111,12 +112,60 @@ async def test_a_client_that_never_reads_is_let_go(
 
 
 async def test_a_client_that_vanishes_disturbs_nobody(
-    nursery: trio.Nursery, talk: Any, connect: Connect
+    nursery: trio.Nursery, talk: Any, connect: Connect, caplog: Any
 ) -> None:
     port, _ = await start(nursery, Limits())
     for sent in (b"", b"GET", SLOW, SLOW + SLOW, BIG):
         await trio.aclose_forcefully(await connect(port, sent))
+    await trio.sleep(0.15)
     assert (await talk(port, GET)).status == 200
+    assert not caplog.records
+
+
+async def test_who_has_left_is_not_counted(nursery: trio.Nursery, talk: Any) -> None:
+    port, _ = await start(nursery)
+    for _ in range(2 * QUICK.connections_max):
+        assert (await talk(port, GET)).status == 200
+
+
+async def test_an_answer_may_take_longer_than_a_request(nursery: trio.Nursery, talk: Any) -> None:
+    port, _ = await start(nursery, Limits(body_s=0.05))
+    reply = await talk(port, SLOW)
+    assert reply.status == 200
+    assert not reply.closed
+
+
+async def test_who_falls_silent_after_an_answer_is_let_go(
+    nursery: trio.Nursery, connect: Connect
+) -> None:
+    port, _ = await start(nursery, Limits(head_s=0.1))
+    stream = await connect(port, GET)
+    with trio.fail_after(2):
+        answer = b"".join([bytes(data) async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+async def test_an_answer_that_breaks_the_rules_ends_only_its_own_connection(
+    nursery: trio.Nursery, talk: Any, connect: Connect, caplog: Any
+) -> None:
+    port, _ = await start(nursery)
+    await connect(port, LIE)
+    await trio.sleep(0.05)
+    assert "LocalProtocolError" in caplog.text
+    assert (await talk(port, GET)).status == 200
+
+
+async def test_a_bug_of_ours_ends_only_the_connection_that_met_it(
+    nursery: trio.Nursery, connect: Connect, monkeypatch: Any, caplog: Any
+) -> None:
+    port, _ = await start(nursery)
+    witness = await connect(port, SLOW)
+    await trio.sleep(0.03)
+    monkeypatch.setattr("runtime.edge.connection.refuse_head", None)
+    victim = await connect(port, GET)
+    assert await victim.receive_some() == b""
+    assert (await witness.receive_some()).startswith(b"HTTP/1.1 200")
+    assert "a connection failed" in caplog.text
 
 
 async def test_stopping_finishes_what_is_under_way_and_accepts_nothing_more(
@@ -133,6 +182,16 @@ async def test_stopping_finishes_what_is_under_way_and_accepts_nothing_more(
     assert b"connection: close" in answer
     with pytest.raises(OSError, match=str(port)):
         await connect(port)
+
+
+async def test_stopping_does_not_wait_for_the_idle(nursery: trio.Nursery, connect: Connect) -> None:
+    async with trio.open_nursery() as inner:
+        port, scope = await start(inner, Limits())
+        await connect(port, GET)
+        await trio.sleep(0.03)
+        begun = trio.current_time()
+        scope.cancel()
+    assert trio.current_time() - begun < 1
 
 
 async def test_stopping_takes_no_longer_than_the_grace(connect: Connect) -> None:
