@@ -84,7 +84,7 @@ class Message:
 
 
 OnMessage = Callable[[Message], None]  # Called between two reads: be quick, and do not raise.
-OnLost = Callable[[BrokerLostError], None]
+OnLost = Callable[[str], None]  # With the words for a BrokerLostError.
 
 
 class Bridge:
@@ -215,7 +215,7 @@ class Bridge:
         """Let one connection take the place of another, and fail what waits on the old one."""
         old, self._link = self._link, link
         if old is not None:
-            old.fail_all(BrokerLostError("the connection to the broker was lost"))
+            old.fail_all("the connection to the broker was lost")
         if link is not None:
             self._was_accepted = True
             self._trouble = ""
@@ -318,13 +318,13 @@ class _Link:
             del self._on_lost[sid]
             self.write(f"UNSUB {sid}\r\n".encode())
 
-    def fail_all(self, error: BrokerLostError) -> None:
+    def fail_all(self, why: str) -> None:
         waiting, self._answers = self._answers, {}
         for task in waiting.values():
-            trio.lowlevel.reschedule(task, outcome.Error(error))
+            trio.lowlevel.reschedule(task, outcome.Error(BrokerLostError(why)))
         self._on_message.clear()
         for on_lost in self._on_lost.values():
-            on_lost(error)
+            on_lost(why)
 
     def _on_answer(self, message: Message) -> None:
         task = self._answers.pop(message.subject, None)

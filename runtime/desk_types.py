@@ -55,7 +55,6 @@ class Placed:
     order_id: str
     outcome: Outcome
     status: str
-    created: bool
     detail: str = ""
 
 

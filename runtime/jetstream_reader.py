@@ -42,7 +42,7 @@ class JetStreamReader:
         self._subjects = subjects
         self._received = after
         self._arrived: list[Entry] = []
-        self._lost: BrokerLostError | None = None
+        self._lost = ""
         self._waiter: trio.lowlevel.Task | None = None
         self._consumer = _Consumer(api, stream, self)
 
@@ -56,14 +56,14 @@ class JetStreamReader:
     async def take(self) -> Sequence[Entry]:
         await trio.lowlevel.checkpoint()
         while not self._arrived:
-            if self._lost is not None:
-                raise self._lost
+            if self._lost:
+                raise BrokerLostError(self._lost)
             if self._consumer.trouble:
                 await self._replace_consumer()
             self._consumer.pull()
             await self._wait_heard()
         entries, self._arrived = self._arrived, []
-        if not self._consumer.trouble and self._lost is None:
+        if not self._consumer.trouble and not self._lost:
             self._consumer.pull()  # Now there is room, and what comes travels while we work.
         return entries
 
@@ -75,8 +75,8 @@ class JetStreamReader:
             trio.lowlevel.reschedule(self._waiter)
             self._waiter = None
 
-    def lost(self, error: BrokerLostError) -> None:
-        self._lost = error
+    def lost(self, why: str) -> None:
+        self._lost = why
         self.heard(None)
 
     async def _wait_heard(self) -> None:

@@ -10,6 +10,7 @@ the append: nothing of the group happened. After it: the record is found at reco
 the same key, deadlines are armed again, views are written again; only askers lack an answer, and ask again.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -87,8 +88,16 @@ class Shard:
 
     _incarnations = count(1)
 
-    def __init__(self, address: Address, actor: Actor, around: Surroundings, past: Past) -> None:
+    def __init__(
+        self,
+        address: Address,
+        actor: Actor,
+        around: Surroundings,
+        past: Past,
+        on_taking: Callable[[], None] = lambda: None,
+    ) -> None:
         self.address = address
+        self._on_taking = on_taking
         self.mailbox = Mailbox()
         self._actor, self._around, self._past = actor, around, past
         self._owner = f"{around.instance_id}/{next(self._incarnations)}"
@@ -97,7 +106,6 @@ class Shard:
         self._committed = Cursor()
         self._calls: dict[str, Call] = {}
         self._alarms = Alarms(around.clock)
-        self._injected: Exception | None = None
         self._nursery: trio.Nursery
         self._is_snapshooting = False
         self.is_taking = False
@@ -121,6 +129,7 @@ class Shard:
                 self._resume()
                 around.tail.join(self.address, self.mailbox, self._memory.cursor)
                 self.is_taking = True
+                self._on_taking()
                 task_status.started()
                 try:
                     await self._hear()
@@ -131,11 +140,6 @@ class Shard:
             self.is_taking = False
             around.tail.leave(self.address)
             self.mailbox.close()
-
-    def crash(self, why: Exception) -> None:
-        """Let the shard fail before its next group: somebody wants to see what happens then."""
-        self._injected = why
-        self.mailbox.tell(Due(""))
 
     # --- start ---
 
@@ -179,8 +183,6 @@ class Shard:
             most = 1 if past.is_careful(memory.cursor) else GROUP_FACTS_MAX
             items = await self.mailbox.take(most)
             try:
-                if self._injected is not None:
-                    raise self._injected
                 group = self._decide(items)
                 await self._commit(group)
                 self._act(group)

@@ -4,7 +4,8 @@ A view that waits to be written is already readable here, so a client of this in
 newest version of an order is rendered and stored; versions in between, milliseconds apart, are skipped.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,18 +60,19 @@ class Views:
             return version.render()
         return await self._log.get_view(order_id)
 
-    async def wait_change(self, order_id: str) -> None:
-        """Wait until this instance shows another version of an order."""
+    @contextmanager
+    def watching(self, order_id: str) -> Iterator[trio.Event]:
+        """An event that is set when this instance shows another version of an order."""
         watcher = trio.Event()
         watchers = self._watchers.setdefault(order_id, [])
         watchers.append(watcher)
         try:
-            await watcher.wait()
+            yield watcher
         finally:
-            if watcher in watchers:
+            if not watcher.is_set():
                 watchers.remove(watcher)
-            if not watchers and self._watchers.get(order_id) is watchers:
-                del self._watchers[order_id]
+                if not watchers:
+                    del self._watchers[order_id]
 
     async def wait_written(self) -> None:
         """Wait until every version put so far is stored, or overtaken by one that is."""

@@ -50,9 +50,8 @@ class FakeDesk:
         known = self.orders.setdefault(order.order_id, order)
         if known != order:
             return Placed(order.order_id, Outcome.REUSED, "")
-        created = order.order_id not in self.statuses
         status = self.statuses.setdefault(order.order_id, "pending")
-        return Placed(order.order_id, Outcome.DONE, status, created)
+        return Placed(order.order_id, Outcome.DONE, status)
 
     async def cancel(self, order_id: str, *, traceparent: str | None) -> Answer:
         await self._cross()

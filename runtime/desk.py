@@ -1,0 +1,216 @@
+"""The front desk: what the HTTP edge may ask of the actors' side of this process.
+
+Writing is an ask: the shard that owns the order decides, its record makes the decision durable, and then the asker is
+told. Reading never troubles a shard: it uses the views, and the log.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import trio
+from betterproto import Message
+from opentelemetry.trace import SpanKind
+
+from actors import ACTORS, Place, Terms
+from actors.actor import Answer
+from actors.inventory import Stock
+from actors.order import TERMINAL
+from messages.generated.orders.v1 import (
+    CancelAsked,
+    OrderCreated,
+    OrderItem,
+    RetryAsked,
+    StockCounted,
+)
+from messages.record import Envelope
+from runtime.desk_types import Health, NewOrder, Placed, Unavailable
+from runtime.log import BrokerLostError, Log
+from runtime.mailbox import Ask, AskFailedError, OverloadedError
+from runtime.recall import INTAKE, Address, recall
+from runtime.shards import Shards
+from runtime.tail import read_intake
+from runtime.tracing import Tracer
+from runtime.views import Views
+
+ANSWER_S = 1.8  # The edge promises an answer within two seconds.
+
+
+class Desk:
+    """One for the process. `connected` says whether the broker is there, `faults` why we are not ready."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        views: Views,
+        log: Log,
+        tracer: Tracer,
+        *,
+        connected: Callable[[], bool],
+        describe_tree: Callable[[], Any],
+    ) -> None:
+        self._shards, self._views, self._log, self._tracer = shards, views, log, tracer
+        self._connected, self._describe_tree = connected, describe_tree
+        self.is_open = False
+        """True from the moment everything has started until the process begins to stop."""
+        self.was_open = False
+
+    def open(self) -> None:
+        self.is_open = self.was_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+
+    # --- writing ---
+
+    async def place(self, order: NewOrder, *, traceparent: str | None = None) -> Placed:
+        """Place an order; durable when it returns.
+
+        Raises:
+            Unavailable: it may or may not have been placed; ask again with the same id.
+        """
+        with self._tracer.start_order("place order", traceparent) as span:
+            answer = await self._ask("order", order.order_id, created_from(order), span.traceparent)
+            return Placed(order.order_id, answer.outcome, answer.status, answer.detail)
+
+    async def cancel(self, order_id: str, *, traceparent: str | None = None) -> Answer:
+        """Ask for an order to be cancelled: DONE (or under way), TOO_LATE, UNKNOWN."""
+        return await self._about(order_id, CancelAsked(order_id=order_id), traceparent)
+
+    async def retry(self, order_id: str, *, traceparent: str | None = None) -> Answer:
+        """Look again at the payment of an order that needs attention."""
+        return await self._about(order_id, RetryAsked(order_id=order_id), traceparent)
+
+    async def set_stock(self, levels: Mapping[str, int]) -> Mapping[str, Answer]:
+        """Set what is on hand, item by item; each is durable when this returns."""
+        asks: dict[str, Ask] = {}
+        with trio.move_on_after(ANSWER_S * 5):
+            for sku, on_hand in levels.items():
+                fact = StockCounted(sku=sku, on_hand=on_hand)
+                asks[sku] = await self._put("inventory", sku, fact, "")
+            return {sku: await _answer_of(ask) for sku, ask in asks.items()}
+        raise Unavailable("not all levels were set in time; set them again")
+
+    async def _about(self, order_id: str, fact: Message, traceparent: str | None) -> Answer:
+        name = f"ask {type(fact).__name__}"
+        with self._tracer.start_order(name, traceparent, kind=SpanKind.SERVER) as span:
+            return await self._ask("order", order_id, fact, span.traceparent)
+
+    async def _ask(self, actor: str, key: str, fact: Message, traceparent: str) -> Answer:
+        with trio.move_on_after(ANSWER_S):
+            return await _answer_of(await self._put(actor, key, fact, traceparent))
+        raise Unavailable("no answer in time; it may still happen: ask the same again")
+
+    async def _put(self, actor: str, key: str, fact: Message, traceparent: str) -> Ask:
+        if not self._connected():
+            raise Unavailable("not connected to the broker")
+        try:
+            return await self._shards.ask(actor, key, fact, traceparent)
+        except OverloadedError as error:
+            raise Unavailable(str(error), retry_after_s=2) from error
+
+    # --- reading ---
+
+    async def view(self, order_id: str) -> bytes | None:
+        """The newest public JSON of an order.
+
+        An order that came in by the open way and that nobody has taken up yet is shown as pending.
+        """
+        try:
+            found = await self._views.get(order_id)
+            return found if found is not None else await self._view_intake(order_id)
+        except BrokerLostError as error:
+            raise Unavailable("not connected to the broker") from error
+
+    async def _view_intake(self, order_id: str) -> bytes | None:
+        entry = await self._log.last(f"{INTAKE}.{order_id}")
+        created = read_intake(entry, order_id) if entry is not None else None
+        if not isinstance(created, Envelope):
+            return None
+        return msgspec.json.encode({"order_id": order_id, "status": "pending", "version": 0})
+
+    async def wait_terminal(self, order_id: str, timeout_s: float) -> bytes | None:
+        """The public JSON of an order once it is terminal, or the newest one when the time is up."""
+        with trio.move_on_after(timeout_s):
+            while True:
+                with self._views.watching(order_id) as changed:
+                    found = await self.view(order_id)
+                    if found is not None and _status_of(found) in TERMINAL:
+                        return found
+                    await changed.wait()
+        return await self.view(order_id)
+
+    async def stock(self) -> Mapping[str, Any]:
+        """Every stock item's levels, from the log."""
+        try:
+            return await read_stock(self._log, self._shards.counts["inventory"])
+        except BrokerLostError as error:
+            raise Unavailable("not connected to the broker") from error
+
+    # --- how we are ---
+
+    def health(self) -> Health:
+        connected = self._connected()
+        reasons = () if connected else ("not connected to NATS",)
+        if not self.was_open:
+            reasons = (*reasons, "still starting")
+        elif not self.is_open:
+            reasons = (*reasons, "stopping")
+        running = self._shards.running()
+        missing = [str(a) for a in self._shards.addresses() if a not in running]
+        if missing:
+            reasons = (*reasons, f"not running: {', '.join(missing)}")
+        return Health(connected, not reasons, self.was_open, reasons)
+
+    def tree(self) -> Any:
+        return self._describe_tree()
+
+
+def created_from(order: NewOrder) -> OrderCreated:
+    """The fact that an order was placed."""
+    return OrderCreated(
+        order_id=order.order_id,
+        customer_id=order.customer_id,
+        items=[
+            OrderItem(sku=item.sku, quantity=item.quantity, unit_price_minor=item.unit_price_minor)
+            for item in order.items
+        ],
+        currency=order.currency,
+        total_minor=order.total_minor,
+        payment_token=order.payment_token,
+    )
+
+
+async def read_stock(log: Log, shards: int) -> dict[str, Any]:
+    """Every stock item's levels as the journals have them; needs no instance running."""
+    levels: dict[str, Any] = {}
+    for shard in range(shards):
+        actor = ACTORS["inventory"](Terms(), Place(shard, shards))
+        memory = await recall(log, Address("inventory", shard), actor)
+        for state in memory.live.values():
+            if isinstance(state, Stock):
+                levels[state.sku] = {
+                    "initial": state.initial,
+                    "on_hand": state.on_hand,
+                    "reserved": state.reserved,
+                    "available": state.available,
+                    "sold": state.sold,
+                }
+    return dict(sorted(levels.items()))
+
+
+async def _answer_of(ask: Ask) -> Answer:
+    try:
+        return await ask.wait_answered()
+    except AskFailedError as error:
+        raise Unavailable(
+            "the shard restarted; it may have happened: ask the same again"
+        ) from error
+
+
+def _status_of(view: bytes) -> str:
+    return msgspec.json.decode(view, type=_Status).status
+
+
+class _Status(msgspec.Struct):
+    status: str

@@ -1,0 +1,320 @@
+"""The wiring: every part of one instance, made once and passed on, and the tree that keeps it running.
+
+```
+root (one_for_one)
+|- nats-server        the embedded broker, where none is configured
+|- bridge             the connection to the broker; renews itself
+|- gateway            the client of the payment provider, and the built-in provider where none is configured
+|- http, admin        answer from the start, if only with 503
+|- core (rest_for_one)
+|  |- link            lives as long as one connection; everything below starts anew with the next
+|  |- tail            reads the log for all shards
+|  |- views           writes what the public sees
+|  `- actors (one_for_one)
+|     |- order        one_for_one over its shards: order.0, order.1, ...
+|     |- inventory
+|     `- payment
+`- door               opens when all of that has started; on a stop it closes first
+```
+"""
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+from prometheus_client import CollectorRegistry
+
+from actors import Terms
+from runtime.bridge import Address as BrokerAddress
+from runtime.bridge import Bridge
+from runtime.clock import LogClock
+from runtime.config_variables import Config
+from runtime.desk import Desk
+from runtime.edge.admin import admin_app
+from runtime.edge.public import public_app
+from runtime.edge.server import ListenError, serve
+from runtime.embedded import EmbeddedServer
+from runtime.gateway import Gateway, Provider, open_gateway
+from runtime.jetstream import JetStreamLog, Layout
+from runtime.log import BrokerConfigError, BrokerLostError
+from runtime.logs import log_report
+from runtime.metrics import Metrics
+from runtime.shard import SupersededError, Surroundings
+from runtime.shards import Shards
+from runtime.simulator import Simulator
+from runtime.simulator_http import serve as serve_simulator
+from runtime.simulator_ledger import LedgerError, open_ledger
+from runtime.tail import Tail
+from runtime.tracing import Tracer
+from runtime.views import Views
+from supervisors import (
+    Backoff,
+    ChildSpec,
+    Report,
+    Strategy,
+    Supervisor,
+    SupervisorSpec,
+    child_supervisor,
+)
+from supervisors.tree import Node
+
+NEVER_RESTART = (BrokerConfigError, SupersededError, ListenError, LedgerError)
+"""Faults that a restart does not cure: the process ends with 78 and says why."""
+
+SHARD_START_S = 60.0  # Recovery reads what lies between a snapshot and now, at some 50 MB/s.
+SHARD_STOP_S = 10.0  # An append under way, and a last snapshot.
+SETTLE_CALLS = 2  # Call timeouts after which a provider's silence about a charge is believed.
+
+_logger = structlog.get_logger("runtime.system")
+
+
+class System:
+    """One instance. `spec` is what a supervisor runs; `provider` replaces the payment gateway over HTTP."""
+
+    def __init__(
+        self, config: Config, tracer: Tracer | None = None, provider: Provider | None = None
+    ) -> None:
+        self.config = config
+        self.tracer = tracer or Tracer()
+        self.embedded = EmbeddedServer(config.nats_store_dir) if config.embedded else None
+        self.bridge = Bridge(_broker_address(config, self.embedded), name=config.instance_id)
+        self.log = JetStreamLog(self.bridge)
+        self.clock = LogClock()
+        self.shards = Shards(terms_of(config), shard_counts(config))
+        self.tail = Tail(self.log, self.shards.routes(), self.clock)
+        self.views = Views(self.log)
+        self.desk = Desk(
+            self.shards,
+            self.views,
+            self.log,
+            self.tracer,
+            connected=lambda: self.bridge.connected,
+            describe_tree=self.describe_tree,
+        )
+        self.metrics = Metrics(self)
+        self.root: Supervisor | None = None
+        self._provider = provider
+        self._gateway: Gateway | None = None
+        self._public = trio.CancelScope()
+        self._public_closed = trio.Event()
+
+    # --- the tree ---
+
+    def spec(self, *, with_http: bool = True) -> SupervisorSpec:
+        """The whole instance as a specification."""
+        broker = (
+            ChildSpec("nats-server", self.embedded.run, start_timeout_s=90)
+            if self.embedded
+            else None
+        )
+        http = ChildSpec("http", self._serve_public, shutdown_s=7)
+        admin = ChildSpec("admin", self._serve_admin, shutdown_s=7)
+        children = (
+            *((broker,) if broker else ()),
+            ChildSpec("bridge", self.bridge.run),
+            ChildSpec("gateway", self._run_gateway),
+            *((http, admin) if with_http else ()),
+            child_supervisor("core", self._core()),
+            ChildSpec("door", self._keep_door, shutdown_s=7),
+        )
+        return self._supervisor(Strategy.ONE_FOR_ONE, children)
+
+    def _core(self) -> SupervisorSpec:
+        actors = [child_supervisor(actor, self._shards_of(actor)) for actor in self.shards.counts]
+        children = (
+            ChildSpec("link", self._hold_link, start_timeout_s=float("inf")),
+            ChildSpec("tail", self.tail.run),
+            ChildSpec("views", self.views.run),
+            child_supervisor("actors", self._supervisor(Strategy.ONE_FOR_ONE, tuple(actors))),
+        )
+        return self._supervisor(Strategy.REST_FOR_ONE, children)
+
+    def _shards_of(self, actor: str) -> SupervisorSpec:
+        children = tuple(
+            ChildSpec(
+                str(address),
+                self.shards.run,
+                (address, self._surroundings),
+                start_timeout_s=SHARD_START_S,
+                shutdown_s=SHARD_STOP_S,
+            )
+            for address in self.shards.addresses()
+            if address.actor == actor
+        )
+        return self._supervisor(Strategy.ONE_FOR_ONE, children)
+
+    def _supervisor(self, strategy: Strategy, children: tuple[ChildSpec, ...]) -> SupervisorSpec:
+        config = self.config
+        return SupervisorSpec(
+            children=children,
+            strategy=strategy,
+            intensity=config.restart_intensity,
+            period_s=config.restart_period_s,
+            backoff=Backoff(config.restart_backoff_min_s, config.restart_backoff_max_s),
+        )
+
+    def adopt(self, root: Supervisor) -> None:
+        """Keep the handle of the running tree."""
+        self.root = root
+
+    def on_report(self, report: Report) -> None:
+        """Let a supervision report be seen in logs, traces and metrics."""
+        log_report(report)
+        self.tracer.span_report(report)
+        self.metrics.count(report)
+
+    # --- the children that are not modules of their own ---
+
+    async def _run_gateway(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        config = self.config
+        call_timeout_s, pool_size = config.payment_call_timeout_s, config.worker_pool_size
+        async with AsyncExitStack() as stack:
+            if self._provider is not None:
+                self._gateway = Gateway(
+                    self._provider, call_timeout_s=call_timeout_s, pool_size=pool_size
+                )
+            else:
+                url = config.payment_gateway_url
+                if url is None:
+                    ledger = stack.enter_context(open_ledger(config.simulator_ledger))
+                    nursery = await stack.enter_async_context(trio.open_nursery())
+                    url = await nursery.start(partial(serve_simulator, Simulator(ledger)))
+                    _logger.info("payment_simulator_serving", url=url)
+                self._gateway = await stack.enter_async_context(
+                    open_gateway(url, call_timeout_s=call_timeout_s, pool_size=pool_size)
+                )
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def _hold_link(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Live as long as one connection to the broker does."""
+        config = self.config
+        await self.bridge.wait_connected()
+        layout = Layout(config.retention_s, config.stream_replicas, self.shards.counts)
+        await self.log.prepare(layout)
+        task_status.started()
+        await self.bridge.wait_disconnected()
+        raise BrokerLostError("the connection to the broker is gone")
+
+    async def _keep_door(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Be ready while everything runs. Started last and stopped first: no request meets a half-stopped instance."""
+        self.desk.open()
+        task_status.started()
+        _logger.info("ready", http=str(self.config.http_bind))
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.desk.close()
+            self._public.cancel()
+            with trio.move_on_after(6, shield=True):
+                await self._public_closed.wait()
+
+    async def _serve_public(
+        self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        self._public, self._public_closed = trio.CancelScope(), trio.Event()
+        try:
+            with self._public:
+                app = public_app(self.desk)
+                await serve(app, str(self.config.http_bind), task_status=task_status)
+        finally:
+            self._public_closed.set()
+
+    async def _serve_admin(
+        self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        app = admin_app(self.desk, registry=self._registry())
+        await serve(app, str(self.config.admin_bind), task_status=task_status)
+
+    # --- what is passed on ---
+
+    def _surroundings(self) -> Surroundings:
+        assert self._gateway is not None  # It starts before the shards do.
+        return Surroundings(
+            self.log,
+            self.tail,
+            self.clock,
+            self._gateway,
+            self.views,
+            self.tracer,
+            self.config.instance_id,
+            int(self.config.retention_s * 1000),
+        )
+
+    def _registry(self) -> CollectorRegistry:
+        registry = CollectorRegistry()
+        registry.register(self.metrics)
+        return registry
+
+    def describe_tree(self) -> Any:
+        """The supervision tree with what each shard has waiting, ready for JSON."""
+        if self.root is None:
+            return {}
+        lag = {str(address): len(shard.mailbox) for address, shard in self.shards.running().items()}
+        return _describe(self.root.snapshot(), lag, trio.current_time())
+
+
+def terms_of(config: Config) -> Terms:
+    """The business terms of a configuration."""
+    return Terms(
+        reservation_ttl_ms=int(config.reservation_ttl_s * 1000),
+        payment_deadline_ms=int(config.payment_deadline_s * 1000),
+        payment_settle_ms=int(config.payment_call_timeout_s * SETTLE_CALLS * 1000),
+    )
+
+
+def shard_counts(config: Config) -> Mapping[str, int]:
+    """How many shards each actor has."""
+    return {
+        "order": config.order_shards,
+        "inventory": config.inventory_shards,
+        "payment": config.payment_shards,
+    }
+
+
+def _broker_address(config: Config, embedded: EmbeddedServer | None) -> BrokerAddress:
+    if embedded is not None:
+        return BrokerAddress([embedded.url])
+    return BrokerAddress(
+        list(config.nats_urls or ()),
+        config.nats_creds_file,
+        config.nats_tls_ca_file,
+        config.nats_tls_cert_file,
+        config.nats_tls_key_file,
+    )
+
+
+def _describe(node: Node, lag: Mapping[str, int], now_s: float) -> dict[str, Any]:
+    described = msgspec.to_builtins(
+        {
+            "id": node.id or "root",
+            "path": node.path,
+            "kind": node.kind.value,
+            "state": node.state.value,
+            "since_s": round(now_s - node.since, 3),
+            "restarts": node.restarts,
+            "restarts_in_window": node.restarts_in_window,
+            "intensity": node.intensity,
+        }
+    )
+    if node.until is not None:
+        described["backing_off_s"] = round(node.until - now_s, 3)
+    if node.last_error:
+        described["last_error"] = node.last_error
+    if node.strategy is not None:
+        described["strategy"] = node.strategy.value
+    if node.id in lag:
+        described["mailbox_lag"] = lag[node.id]
+    if node.children:
+        described["children"] = [_describe(child, lag, now_s) for child in node.children]
+    return dict(described)
