@@ -57,7 +57,8 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 
 async def _on_unavailable(request: Request, error: Exception) -> Response:
     assert isinstance(error, Unavailable)
-    detail = f"{error.reason}. Ask again the same way (an order: with the same Idempotency-Key)."
+    reason = error.reason[:1].upper() + error.reason[1:]
+    detail = f"{reason}. Ask again the same way (an order: with the same Idempotency-Key)."
     headers = {"Retry-After": str(error.retry_after_s)}
     return _respond(request, Problem(503, detail, kind="unavailable", headers=headers))
 

@@ -46,19 +46,19 @@ class EventView(BaseModel):
 
 
 class OrderView(BaseModel):
-    """One order as it stands, and how it came there."""
+    """One order as it stands, and how it came there. One that nobody has taken up yet shows the first three alone."""
 
     order_id: str
     status: Status
-    reason: str | None
-    customer_id: str
-    items: list[LineView]
-    total: Money
-    payment: PaymentView
-    reservation: ReservationView
-    history: list[EventView]
     version: int
-    trace_id: str | None
+    reason: str | None = None
+    customer_id: str = ""
+    items: list[LineView] = []
+    total: Money | None = None
+    payment: PaymentView | None = None
+    reservation: ReservationView | None = None
+    history: list[EventView] = []
+    trace_id: str | None = None
 
 
 class FaultView(BaseModel):
@@ -86,6 +86,7 @@ class Probe(BaseModel):
 
 
 class StockView(BaseModel):
+    initial: int
     on_hand: int
     reserved: int
     available: int

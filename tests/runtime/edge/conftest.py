@@ -107,7 +107,7 @@ class FakeDesk:
     async def stock(self) -> Mapping[str, Any]:
         await self._cross()
         return {
-            sku: {"on_hand": n, "reserved": 0, "available": n, "sold": 0}
+            sku: {"initial": n, "on_hand": n, "reserved": 0, "available": n, "sold": 0}
             for sku, n in self.levels.items()
         }
 

@@ -29,7 +29,7 @@ async def test_the_tree_is_served_as_it_stands(admin: Any, desk: Any) -> None:
 async def test_stock_that_is_set_is_listed(admin: Any) -> None:
     assert (await admin.put("/stock", json={"85123A": 10, "22423": 0})).status_code == 204
     listed = (await admin.get("/stock")).json()
-    assert listed["85123A"] == {"on_hand": 10, "reserved": 0, "available": 10, "sold": 0}
+    assert listed["85123A"]["available"] == 10
     assert listed["22423"]["on_hand"] == 0
 
 

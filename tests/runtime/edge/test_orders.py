@@ -193,7 +193,7 @@ async def test_what_breaks_while_waiting_does_not_undo_the_202(
 async def test_unavailable_is_503_with_its_reason_and_when_to_return(
     client: Any, desk: Any, order: Any
 ) -> None:
-    desk.unavailable = Unavailable("The broker is away", retry_after_s=3)
+    desk.unavailable = Unavailable("the broker is away", retry_after_s=3)
     reply = await client.post("/orders", json=order, headers=KEY)
     assert "The broker is away" in problem(reply, 503)["detail"]
     assert reply.headers["retry-after"] == "3"
