@@ -136,6 +136,12 @@ def stage() -> Stage:
     return Stage()
 
 
+@pytest.fixture(scope="session")
+def new_stage() -> type[Stage]:
+    """For tests that run many lives, each on a stage of its own."""
+    return Stage
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every trio test of this folder runs in virtual time that jumps on when all tasks wait."""
     here = Path(__file__).parent
