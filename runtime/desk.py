@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from actors import ACTORS, Place, Terms
 from actors.actor import Answer
 from actors.inventory import Stock
-from actors.order import TERMINAL
+from actors.order import TERMINAL, OrderState
 from messages.generated.orders.v1 import (
     CancelAsked,
     OrderCreated,
@@ -131,14 +131,19 @@ class Desk:
 
     async def wait_terminal(self, order_id: str, timeout_s: float) -> bytes | None:
         """The public JSON of an order once it is terminal, or the newest one when the time is up."""
-        with trio.move_on_after(timeout_s):
-            while True:
-                with self._views.watching(order_id) as changed:
-                    found = await self.view(order_id)
-                    if found is not None and _status_of(found) in TERMINAL:
-                        return found
-                    await changed.wait()
-        return await self.view(order_id)
+        terminal = trio.Event()
+
+        def tell(state: OrderState) -> None:
+            if state.status in TERMINAL:
+                terminal.set()
+
+        with self._views.watching(order_id, tell):
+            found = await self.view(order_id)
+            if found is None or _status_of(found) not in TERMINAL:
+                with trio.move_on_after(timeout_s):
+                    await terminal.wait()
+                found = await self.view(order_id)
+            return found
 
     async def stock(self) -> Mapping[str, Any]:
         """Every stock item's levels, from the log."""

@@ -20,6 +20,9 @@ BATCH_MAX = 1_000  # Of one round trip, and as many as JetStream takes in one ba
 
 _encode = msgspec.json.Encoder().encode
 
+Watcher = Callable[[Any], None]
+"""Told a state; it must neither wait nor raise."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Version:
@@ -42,7 +45,7 @@ class Views:
         self._writing: dict[str, _Version] = {}
         self._filled = trio.Event()
         self._written = trio.Event()
-        self._watchers: dict[str, list[trio.Event]] = {}
+        self._watchers: dict[str, list[Watcher]] = {}
 
     def put(self, order_id: str, actor: Actor, state: State, traceparent: str) -> None:
         """Let the newest version of an order be seen, where its actor shows any."""
@@ -50,8 +53,8 @@ class Views:
             return
         self._waiting[order_id] = _Version(actor.view, state, traceparent)
         self._filled.set()
-        for watcher in self._watchers.pop(order_id, ()):
-            watcher.set()
+        for tell in self._watchers.get(order_id, ()):
+            tell(state)
 
     async def get(self, order_id: str) -> bytes | None:
         """The newest view of an order, as JSON."""
@@ -61,18 +64,16 @@ class Views:
         return await self._log.get_view(order_id)
 
     @contextmanager
-    def watching(self, order_id: str) -> Iterator[trio.Event]:
-        """An event that is set when this instance shows another version of an order."""
-        watcher = trio.Event()
+    def watching(self, order_id: str, tell: Watcher) -> Iterator[None]:
+        """Let `tell` see every further state of an order that this instance shows."""
         watchers = self._watchers.setdefault(order_id, [])
-        watchers.append(watcher)
+        watchers.append(tell)
         try:
-            yield watcher
+            yield
         finally:
-            if not watcher.is_set():
-                watchers.remove(watcher)
-                if not watchers:
-                    del self._watchers[order_id]
+            watchers.remove(tell)
+            if not watchers:
+                del self._watchers[order_id]
 
     async def wait_written(self) -> None:
         """Wait until every version put so far is stored, or overtaken by one that is."""
