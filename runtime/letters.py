@@ -27,11 +27,11 @@ def letter_about(item: Item, heard: Heard, traceparent: str, reason: str) -> Let
     )
 
 
-async def store_letter(log: Log, address: Address, letter: Letter, owner: str, number: int) -> None:
-    """Append one letter; its id is the position of what it is about."""
-    place = f"{letter.seq}.{letter.index}" if letter.seq else f"{owner}.{number}"
+async def store_letter(log: Log, address: Address, letter: Letter, burial: str) -> None:
+    """Append one letter; its id is the position of what it is about, or else of its `burial`."""
+    place = f"{letter.seq}.{letter.index}" if letter.seq else burial
     headers = {
-        "Nats-Msg-Id": f"{address}.{place}"[:128],
+        "Orders-Letter-Id": f"{address}.{place}"[:128],
         "Orders-Type": letter.type[:100],
         "Orders-Reason": _printable(letter.reason),
     }

@@ -61,7 +61,8 @@ class Memory:
     cursor: Cursor = field(default_factory=Cursor)
     seq: int = 0
     owner: str = ""
-    snapshot_seq: int = 0
+    unsaved: int = 0
+    """Records since the snapshot: what the next start has to read."""
     recent: dict[str, tuple[State, str]] = field(default_factory=dict)
     """Each key that the records after the snapshot changed, its state and trace: its view may need repair."""
 
@@ -102,7 +103,7 @@ async def recall(log: Log, address: Address, actor: Actor) -> Memory:
     kept = await log.get_snapshot(address.snapshot)
     if kept is not None:
         snapshot = decode_snapshot(kept)
-        memory.seq = memory.snapshot_seq = snapshot.seq
+        memory.seq = snapshot.seq
         memory.cursor = snapshot.cursor
         memory.archive = Archive(snapshot.archive)
         for change in snapshot.states:
@@ -110,6 +111,7 @@ async def recall(log: Log, address: Address, actor: Actor) -> Memory:
             memory.put(change.key, decode(change.state), change.traceparent, 0)
     newest = await log.last(address.journal)
     if newest is None:
+        memory.seq = 0  # RETENTION has taken the records; the next one is the journal's first.
         return memory
     memory.owner = RawRecord(newest.payload).owner
     if newest.seq <= memory.seq:
@@ -119,6 +121,7 @@ async def recall(log: Log, address: Address, actor: Actor) -> Memory:
             for entry in await reader.take():
                 record = RawRecord(entry.payload)
                 memory.seq = entry.seq
+                memory.unsaved += 1
                 memory.cursor = max(memory.cursor, record.cursor)
                 for change in record.states:
                     state = decode(change.state) if change.state is not None else None

@@ -11,6 +11,7 @@ the same key, deadlines are armed again, views are written again; only askers la
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -25,7 +26,7 @@ from runtime.alarms import Alarms
 from runtime.clock import LogClock
 from runtime.gateway import Gateway
 from runtime.letters import letter_about, order_of, store_letter
-from runtime.log import Log
+from runtime.log import BrokerLostError, Log, LogError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, fail_asks
 from runtime.past import Past
 from runtime.recall import Address, Memory, recall
@@ -131,11 +132,7 @@ class Shard:
                 self.is_taking = True
                 self._on_taking()
                 task_status.started()
-                try:
-                    await self._hear()
-                except trio.Cancelled:
-                    await self._leave_snapshot()
-                    raise
+                await self._hear()
         finally:
             self.is_taking = False
             around.tail.leave(self.address)
@@ -151,6 +148,8 @@ class Shard:
         memory.seq = await around.log.append(
             self.address.journal, encode_record(record), expect=memory.seq
         )
+        memory.unsaved += 1
+        self._past.owned_before = True
         self._committed = memory.cursor
         mine = await around.log.last(self.address.journal)
         if mine is not None:
@@ -164,7 +163,6 @@ class Shard:
                 f"{self.address} is owned by instance {theirs} since; this one ({self._around.instance_id}) "
                 "stops. Run one instance on a stream"
             )
-        self._past.owned_before = True
 
     def _resume(self) -> None:
         """Act again on what the recovered states say: calls owed, deadlines, views that may be missing."""
@@ -181,7 +179,11 @@ class Shard:
         past, memory = self._past, self._memory
         while True:
             most = 1 if past.is_careful(memory.cursor) else GROUP_FACTS_MAX
-            items = await self.mailbox.take(most)
+            try:
+                items = await self.mailbox.take(most)
+            except trio.Cancelled:
+                await self._leave_snapshot()
+                raise
             try:
                 group = self._decide(items)
                 await self._commit(group)
@@ -191,8 +193,8 @@ class Shard:
                 raise
             finally:
                 fail_asks(items)  # Those that have no answer now will get none.
-            if not self._is_snapshooting and self._turn % SNAPSHOT_RECORDS == 0:
-                self._nursery.start_soon(self._keep_snapshot)
+            if memory.unsaved >= SNAPSHOT_RECORDS and not self._is_snapshooting:
+                self._nursery.start_soon(self._keep_snapshot, self._take_snapshot())
 
     # --- decide: nothing here waits, nothing leaves this process ---
 
@@ -201,6 +203,7 @@ class Shard:
         for at, item in enumerate(items):
             if group.bytes_so_far > GROUP_BYTES_MAX:
                 self.mailbox.put_back(items[at:])
+                del items[at:]
                 break
             try:
                 self._take_in(group, item)
@@ -293,9 +296,10 @@ class Shard:
         """Store the group as one record, wholly or not at all."""
         memory, around = self._memory, self._around
         if not group.is_empty or group.cursor.seq > self._committed.seq + CURSOR_LAG_MAX:
-            for number, letter in enumerate(group.letters):
-                await store_letter(around.log, self.address, letter, self._owner, number)
             self._turn += 1
+            for number, letter in enumerate(group.letters):
+                burial = f"{self._owner}.{self._turn}.{number}"
+                await store_letter(around.log, self.address, letter, burial)
             record = Record(
                 self._owner,
                 self._turn,
@@ -306,10 +310,15 @@ class Shard:
             )
             payload = encode_record(record)
             around.tail.say(self._owner, self._turn, group.facts)
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + APPEND_GRACE_S):
+            with trio.CancelScope(
+                shield=True, deadline=trio.current_time() + APPEND_GRACE_S
+            ) as patience:
                 memory.seq = await around.log.append(
                     self.address.journal, payload, expect=memory.seq
                 )
+            if patience.cancelled_caught:
+                raise BrokerLostError(f"no answer to an append within {APPEND_GRACE_S:g} s")
+            memory.unsaved += 1
             self._committed = group.cursor
         memory.cursor = group.cursor
         for span in group.spans:
@@ -347,23 +356,26 @@ class Shard:
         """Leave a fresh snapshot and record well before RETENTION would expire an idle shard's last ones."""
         while True:
             await trio.sleep(self._around.retention_ms / 1000 / 4)
-            await self._keep_snapshot()
             self._committed = Cursor(-CURSOR_LAG_MAX)
+            self._memory.unsaved += SNAPSHOT_RECORDS
             self.mailbox.tell(Due(""))
 
-    async def _keep_snapshot(self) -> None:
-        """Keep all that this shard knows, once the views that it implies are written."""
-        self._is_snapshooting = True
+    def _take_snapshot(self) -> bytes:
+        """All that this shard knows. Called between two groups only: what is decided is not yet known to be so."""
         memory, around = self._memory, self._around
         memory.archive.forget_before(around.clock.now_ms() - around.retention_ms)
-        kept = memory.to_snapshot()
-        memory.snapshot_seq = memory.seq
-        await around.views.wait_written()
-        await around.log.put_snapshot(self.address.snapshot, kept)
+        memory.unsaved = 0
+        self._is_snapshooting = True
+        return memory.to_snapshot()
+
+    async def _keep_snapshot(self, taken: bytes) -> None:
+        """Store a snapshot, once the views that it implies are written."""
+        await self._around.views.wait_written()
+        await self._around.log.put_snapshot(self.address.snapshot, taken)
         self._is_snapshooting = False
 
     async def _leave_snapshot(self) -> None:
         """On an orderly stop, spare the next start the reading; without a broker, it reads."""
-        if self._memory.seq > self._memory.snapshot_seq:
-            with trio.move_on_after(LAST_SNAPSHOT_S, shield=True):
-                await self._keep_snapshot()
+        if self._memory.unsaved or self._is_snapshooting:
+            with suppress(LogError), trio.move_on_after(LAST_SNAPSHOT_S, shield=True):
+                await self._keep_snapshot(self._take_snapshot())
