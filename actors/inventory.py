@@ -144,7 +144,7 @@ def _give_up(states: States, order_id: str, *, sold: bool) -> Step:
             reserved=stock.reserved - line.quantity,
             sold=stock.sold + gone,
         )
-    return Step(changed)
+    return Step(changed, can_wait=True)
 
 
 def _count(states: States, counted: StockCounted) -> Step:

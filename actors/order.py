@@ -302,7 +302,7 @@ def _advance(state: OrderState, heard: Heard, now_ms: int) -> Step:
 def _reserve(state: OrderState, heard: StockReserved, now_ms: int) -> Step:
     state = _without(state, heard.skus)
     if state.awaited:
-        return _step(state)
+        return Step({state.order_id: state}, can_wait=True)
     state = _move(state, OrderStatus.RESERVED, heard, now_ms)
     reserved = OrderReserved(
         order_id=state.order_id,
@@ -316,7 +316,7 @@ def _reserve(state: OrderState, heard: StockReserved, now_ms: int) -> Step:
 def _settle(state: OrderState, heard: StockReserved | StockRefused) -> Step:
     """An answer after the decision. What it holds is released by the OrderRejected or OrderCancelled already owed."""
     settled = _without(state, heard.skus)
-    return _step(settled) if settled != state else NOTHING
+    return Step({state.order_id: settled}, can_wait=True) if settled != state else NOTHING
 
 
 def _asked(state: OrderState, heard: CancelAsked | RetryAsked, now_ms: int) -> Step:

@@ -146,7 +146,7 @@ class PaymentActor:
             case Due() if state.resumes_ms and state.resumes_ms <= now_ms:
                 return _keep(state, resumes_ms=0)
             case OrderConfirmed() if state.doing is Doing.TAKEN:
-                return Step({order_id: None})
+                return Step({order_id: None}, can_wait=True)
             case OrderCancelled() if not state.cancelled:
                 return self._cancel(state, now_ms)
             case PaymentRetried() if state.doing is Doing.PARKED:
