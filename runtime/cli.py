@@ -1,8 +1,13 @@
 """The command line. Each command is a thin face on a module of its own, imported when it is used."""
 
+import json
 import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from runtime.config import ConfigError, load
 
@@ -39,6 +44,37 @@ def run() -> None:
     from runtime.instance import run_instance
 
     sys.exit(run_instance(load()))
+
+
+@app.command()
+def bench(
+    orders: Annotated[
+        int, typer.Option(help="Orders placed as fast as they are confirmed.")
+    ] = 20_000,
+    in_flight: Annotated[int, typer.Option(help="How many of them at a time.")] = 256,
+    paced: Annotated[int, typer.Option(help="Orders placed at a fixed rate; 0 for none.")] = 500,
+    rate: Annotated[float, typer.Option(help="That rate, in orders per second.")] = 50.0,
+    intake: Annotated[
+        bool, typer.Option("--intake", help="By ORDER.created.* instead of by ask.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Measure orders per second, latency, CPU and memory, on a broker and a store of its own."""
+    from runtime.bench import Plan, run_bench
+
+    by = "intake" if intake else "ask"
+    show_figures("orders bench", run_bench(Plan(orders, in_flight, paced, rate, by)), as_json)
+
+
+def show_figures(title: str, figures: Mapping[str, Any], as_json: bool) -> None:
+    """Print figures for people, or as one JSON object for machines."""
+    if as_json:
+        print(json.dumps(figures))
+        return
+    table = Table(title=title, show_header=False)
+    for name, figure in figures.items():
+        table.add_row(name, str(figure))
+    Console().print(table)
 
 
 if __name__ == "__main__":
