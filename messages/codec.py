@@ -2,8 +2,9 @@
 
 betterproto's pure-Python decoder accepts truncated and mistyped input (a string cut short is a shorter string, a varint
 in a string field is an int) and costs a hundred times more. So its classes are what the code sees, and the bytes of the
-same `.proto` files are made by the protobuf runtime from the committed descriptors; the two agree byte for byte, which
-`tests/messages/test_codec.py` holds them to. Bytes from strangers go through `decode_strictly`.
+same `.proto` files are made by the protobuf runtime from the committed descriptors. The two agree byte for byte, except
+that betterproto loses empty elements of lists; `tests/messages/test_codec.py` holds them to it. Fields that only a
+newer sender knows are passed on as they came. Bytes from strangers go through `decode_strictly`.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import betterproto
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError as ProtobufDecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from messages.generated.orders import v1
 from messages.wire import WireError, check_wire
@@ -138,13 +140,16 @@ def _converters(
             getattr(made, name).extend(values[name])
         for name, inner_to_wire, _ in nested:
             getattr(made, name).extend([inner_to_wire(inner) for inner in values[name]])
+        if values["_unknown_fields"]:
+            made.MergeFromString(values["_unknown_fields"])
         return made
 
     def from_wire(parsed: Any) -> Any:
         # Past the dataclass constructor, which betterproto makes slow; these three are all that it would add.
         message = kind.__new__(kind)
         values = message.__dict__
-        values.update(_serialized_on_wire=True, _unknown_fields=b"", _group_map={})
+        unknown = _unknown_bytes(parsed) if len(UnknownFieldSet(parsed)) else b""
+        values.update(_serialized_on_wire=True, _unknown_fields=unknown, _group_map={})
         for name in plain:
             values[name] = getattr(parsed, name)
         for name in lists:
@@ -154,6 +159,16 @@ def _converters(
         return message
 
     return to_wire, from_wire
+
+
+def _unknown_bytes(parsed: Any) -> bytes:
+    """What is left of a message without the fields that we know."""
+    rest = type(parsed)()
+    rest.CopyFrom(parsed)
+    for field in rest.DESCRIPTOR.fields:
+        rest.ClearField(field.name)
+    unknown: bytes = rest.SerializeToString()
+    return unknown
 
 
 def fact_names() -> Iterator[str]:
