@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Protocol
 
 from supervisors.errors import Shutdown, StartFailed
-from supervisors.spec import BRUTAL, ChildSpec
+from supervisors.spec import BRUTAL, ChildSpec, Kind
 
 
 class Phase(Enum):
@@ -88,7 +88,9 @@ class Child:
         """How long after its cancellation it counts as unkillable."""
         granted_s = 0.0 if self.spec.shutdown_s is BRUTAL else self.spec.shutdown_s
         assert isinstance(granted_s, int | float)
-        return min(granted_s, cap_s) + UNKILLABLE_AFTER_S
+        if self.spec.kind is Kind.WORKER:  # A supervisor needs what its own children need.
+            granted_s = min(granted_s, cap_s)
+        return granted_s + UNKILLABLE_AFTER_S
 
     def answer_by_hand(self, outcome: object = None, error: Exception | None = None) -> None:
         answer, self.by_hand = self.by_hand, None

@@ -60,12 +60,9 @@ class Machine:
         self.roster.proceed(now, child)
 
     def exited(self, child: Child, exit_: Exit, now: float) -> None:
-        was_lost = child.phase is Phase.LOST
         if child.ready_at is not None and now - child.ready_at >= self.roster.spec.backoff.stable_s:
             child.restarts_in_a_row = 0
         self.roster.gone(child, now)
-        if was_lost:
-            return  # Nobody waits for it any more.
         if exit_.kind in (ExitKind.ABNORMAL, ExitKind.FATAL) and exit_.error is not None:
             child.last_error = brief(exit_.error)
         if exit_.kind is ExitKind.FATAL:
@@ -106,7 +103,7 @@ class Machine:
         self.interrupt(Unkillable(f"{self.roster.path_of(child)} outlived its cancellation"), now)
 
     def hurry(self, cap_s: float, now: float) -> None:
-        """Shorten every shutdown time that has a limit, of those already stopping too."""
+        """Shorten the shutdown time of every worker, of those already stopping too."""
         self.roster.shutdown_cap_s = cap_s
         for child in self.roster.children.values():
             limit_s = child.stop_limit_s(cap_s)

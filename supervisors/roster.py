@@ -96,7 +96,7 @@ class Roster:
     def wait(self, child: Child, due: float, now: float) -> None:
         """Mark a child to be started, not before `due`."""
         child.enter(Phase.WAITING, now)
-        child.fate, child.due = None, due
+        child.due = due
         if due > now:
             self.look_at(child, due)
 
@@ -109,7 +109,7 @@ class Roster:
         self.mode = Mode.ENDING
         self.verdict = self.verdict or verdict
         for child in self.children.values():
-            if child.alive and child.fate is not Fate.DROP:
+            if child.alive:
                 child.fate = Fate.REST
             elif child.phase is Phase.WAITING:
                 self.rest(child, now)
@@ -150,6 +150,7 @@ class Roster:
     def lose(self, child: Child, now: float) -> None:
         self._alive -= child.alive
         child.enter(Phase.LOST, now)
+        child.fate = Fate.REST  # Should it end after all, nothing follows from it.
 
     def abandon(self, child: Child) -> None:
         self._orders.append(Abandon(child))

@@ -188,7 +188,7 @@ class Supervisor:
         await self._engine.ended.wait()
 
     def hurry(self, shutdown_s: float) -> None:
-        """Shorten the shutdown time of every child below to this, of those already stopping too."""
+        """Shorten the shutdown time of every worker below to this, of those already stopping too."""
         _hurry(self._engine, shutdown_s)
 
 

@@ -158,18 +158,18 @@ async def _cost_of(stage, instances):
         await trio.sleep_forever()
 
     spec = stage.spec(strategy=Strategy.DYNAMIC, template=ChildSpec("w", idle))
-    began = time.perf_counter()
+    began = time.process_time()
     async with stage.running(spec, on_report=lambda _: None) as supervisor:
         for _ in range(instances):
             await supervisor.start_instance()
         assert supervisor.count_children().active == instances
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 @pytest.mark.slow
 async def test_s69_ten_times_the_children_cost_about_ten_times_as_much(stage):
-    small = min([await _cost_of(stage, 1000) for _ in range(3)])
-    assert await _cost_of(stage, 10_000) < 10 * 10 * small
+    small = min([await _cost_of(stage, 400) for _ in range(3)])
+    assert await _cost_of(stage, 4000) < 30 * small  # Quadratic cost would make it a hundred.
 
 
 async def test_s70_each_thing_that_happens_is_one_report_with_path_and_time(stage):

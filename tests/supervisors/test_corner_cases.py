@@ -18,6 +18,7 @@ from supervisors import (
     Shutdown,
     State,
     StrayCancellation,
+    SupervisorStopped,
     child_supervisor,
 )
 from supervisors.errors import TEXT_MAX, brief
@@ -275,6 +276,27 @@ async def test_s83_a_bug_in_the_supervisor_itself_fails_at_once_and_leaves_nothi
         (report,) = (report for report in stage.heard(ChildCrashed) if report.path == "sub")
         assert isinstance(report.error, ZeroDivisionError)
         assert stage.read() == "+a +x +y !x -y +x +y"
+
+
+async def test_s83_whoever_waits_for_an_answer_when_a_bug_strikes_is_refused(stage, monkeypatch):
+    def buggy(*_):
+        raise ZeroDivisionError("a bug of ours")
+
+    stage.role("b").start_s = 5.0
+    refused = []
+
+    async def caller():
+        with pytest.raises(SupervisorStopped):
+            await supervisor.start_child(stage.child("b"))
+        refused.append("b")
+
+    async with stage.running(stage.spec("a")) as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(caller)
+        await trio.sleep(1)
+        monkeypatch.setattr(supervisor._engine.machine, "exited", buggy)
+        await stage.crash("a")
+    assert refused == ["b"]
+    assert isinstance(stage.verdict, ZeroDivisionError)
 
 
 class UnspeakableError(Exception):

@@ -321,7 +321,17 @@ def nested(child_id: str, names: tuple[str, ...]):
     return st.tuples(st.just(child_id), st.sampled_from(Restart), supervisors(children(names)))
 
 
-DEEDS = ["crash", "crash", "return", "shutdown", "refuse", "add", "stop_child", "restart_child", "delete_child"]
+DEEDS = [
+    "crash",
+    "crash",
+    "return",
+    "shutdown",
+    "refuse",
+    "add",
+    "stop_child",
+    "restart_child",
+    "delete_child",
+]
 TREES = supervisors(
     st.tuples(leaf("a"), nested("sub1", ("p", "q", "r")), leaf("b"), nested("sub2", ("x", "y")))
     | children(("a", "b", "c", "d"))

@@ -122,6 +122,17 @@ def test_s74_a_keyboard_interrupt_inside_a_child_ends_with_130():
     assert (code, out, err) == (130, "+idle\n-idle\n", "")
 
 
+def test_s74_without_run_a_keyboard_interrupt_stops_in_order_too():
+    process = start("""
+        try:
+            trio.run(supervise, tree(ChildSpec("b", idle, args=("b",))))
+        except BaseException as end:
+            print(type(end).__name__)
+    """)
+    signal_when(process, "+b", signal.SIGINT)
+    assert finish(process)[1] == "-b\n-idle\nKeyboardInterrupt\n"
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [("SystemExit(3)", 3), ("SystemExit()", 0), ("SystemExit('bye')", 1)]
 )

@@ -81,6 +81,34 @@ async def test_s05_a_start_without_limit_waits_and_the_supervisor_still_answers(
         await root.stop()
 
 
+async def test_s05_a_start_that_comes_too_late_is_no_start(stage):
+    async def late(*, task_status):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(12.0)
+        task_status.started()
+
+    with pytest.raises(StartFailed) as failure:
+        await stage.supervise(stage.spec((stage.child("a"), ChildSpec("b", late))))
+    assert isinstance(failure.value.__cause__, StartTimeout)
+    assert stage.read() == "+a -a"
+
+
+async def test_s01_a_child_that_fails_while_a_later_one_still_starts_is_restarted_meanwhile(stage):
+    stage.role("b").start_s = 5.0
+    spec = stage.spec("a b c", strategy=Strategy.REST_FOR_ONE)
+    async with trio.open_nursery() as nursery:
+        opened = []
+        nursery.start_soon(partial(stage.supervise, spec, on_open=opened.append))
+        await trio.sleep(1.0)
+        await stage.crash("a")
+        await trio.sleep(1.0)
+        assert stage.read() == "+a !a -b +a"
+        await trio.sleep(5.0)
+        assert stage.read() == "+b +c"
+        assert opened[0].snapshot().state is State.RUNNING
+        await opened[0].stop()
+
+
 @pytest.mark.parametrize("restart", [Restart.PERMANENT, Restart.TRANSIENT])
 async def test_s06_a_child_that_ignores_its_start_is_kept_undefined(stage, restart):
     async with stage.running(stage.spec((ignoring("a", restart), stage.child("b")))) as supervisor:
@@ -103,6 +131,17 @@ async def test_s06_starting_an_ignoring_child_by_hand_answers_ignore(stage):
     async with stage.running(stage.spec("a")) as supervisor:
         assert await supervisor.start_child(ignoring("b", Restart.PERMANENT)) is IGNORE
         assert await supervisor.restart_child("b") is IGNORE
+
+
+async def test_s06_ignore_after_the_start_is_an_ordinary_return(stage):
+    async def changes_its_mind(*, task_status):
+        task_status.started()
+        await trio.sleep(1)
+        return IGNORE
+
+    async with stage.running(stage.spec((ChildSpec("a", changes_its_mind),))) as supervisor:
+        await trio.sleep(1.5)
+        assert supervisor.which_children()[0].restarts == 1
 
 
 async def test_s07_a_config_that_ignores_leaves_an_undefined_child(stage):

@@ -121,6 +121,16 @@ async def test_s52_an_unkillable_leaf_makes_every_level_stop_its_rest(stage):
         assert supervisor.snapshot().find("sub").state is State.UNKILLABLE
 
 
+async def test_s52_a_lost_child_that_ends_after_all_is_not_restarted(stage):
+    stage.role("a").cleanup_s, stage.role("b").cleanup_s = 4.0, 12.0
+    spec = stage.spec((stage.child("a"), stage.child("b", heartbeat_s=1.0)))
+    async with stage.running(spec):
+        await trio.sleep(20.0)
+    assert [report.at for report in stage.heard(ChildUnkillable)] == [13.0]
+    assert stage.heard(RestartScheduled) == []
+    assert isinstance(stage.verdict, Unkillable)
+
+
 async def test_s53_a_second_stop_waits_for_the_first(stage):
     stage.role("a").cleanup_s = 2.0
     async with stage.running(stage.spec("a")) as supervisor:
@@ -131,6 +141,16 @@ async def test_s53_a_second_stop_waits_for_the_first(stage):
             assert trio.current_time() == 2.0
         await supervisor.stop()
     assert stage.read() == "+a -a"
+
+
+async def test_s53_a_second_stop_grants_no_more_time(stage):
+    stage.role("b").cleanup_s = 100.0
+    async with stage.running(stage.spec("a b")) as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.stop)
+        await trio.sleep(9.0)
+        nursery.start_soon(supervisor.stop)
+    (report,) = stage.heard(ChildUnkillable)
+    assert report.at == 10.0
 
 
 async def test_s53_stopping_a_stopped_child_is_fine_and_an_unknown_one_is_not_found(stage):

@@ -111,6 +111,18 @@ async def test_s26_a_sibling_that_crashes_while_it_waits_to_be_stopped_counts_no
         assert len(stage.heard(RestartScheduled)) == 1
 
 
+async def test_s26_a_sibling_being_stopped_by_hand_stays_stopped_after_the_restart(stage):
+    stage.role("c").cleanup_s = 2.0
+    async with stage.running(stage.spec("a b c", strategy=ALL)) as supervisor:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.stop_child, "c")
+            await trio.sleep(1)
+            await stage.crash("a")
+        await trio.sleep(1)
+        assert stage.read() == "+a +b +c !a -c -b +a +b"
+        assert supervisor.which_children()[2].state is State.STOPPED
+
+
 async def test_s27_dynamic_instances_of_one_template_are_restarted_each_alone(stage):
     spec = stage.spec(strategy=Strategy.DYNAMIC, template=ChildSpec("worker", stage.play))
     async with stage.running(spec) as supervisor:
