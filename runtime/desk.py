@@ -118,16 +118,9 @@ class Desk:
         """
         try:
             found = await self._views.get(order_id)
-            return found if found is not None else await self._view_intake(order_id)
+            return found if found is not None else await read_waiting(self._log, order_id)
         except BrokerLostError as error:
             raise Unavailable("not connected to the broker") from error
-
-    async def _view_intake(self, order_id: str) -> bytes | None:
-        entry = await self._log.last(f"{INTAKE}.{order_id}")
-        created = read_intake(entry, order_id) if entry is not None else None
-        if not isinstance(created, Envelope):
-            return None
-        return msgspec.json.encode({"order_id": order_id, "status": "pending", "version": 0})
 
     async def wait_terminal(self, order_id: str, timeout_s: float) -> bytes | None:
         """The public JSON of an order once it is terminal, or the newest one when the time is up."""
@@ -184,6 +177,15 @@ def created_from(order: NewOrder) -> OrderCreated:
         total_minor=order.total_minor,
         payment_token=order.payment_token,
     )
+
+
+async def read_waiting(log: Log, order_id: str) -> bytes | None:
+    """The public JSON of an order that came in by the open way and that nobody has taken up yet."""
+    entry = await log.last(f"{INTAKE}.{order_id}")
+    created = read_intake(entry, order_id) if entry is not None else None
+    if not isinstance(created, Envelope):
+        return None
+    return msgspec.json.encode({"order_id": order_id, "status": "pending", "version": 0})
 
 
 async def read_stock(log: Log, shards: int) -> dict[str, Any]:

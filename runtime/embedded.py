@@ -5,7 +5,6 @@ synced. It belongs to this process: it listens on the loopback address only, on 
 its store, and it dies with us, however we die.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -57,6 +56,11 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
+
+    def is_in_use(self) -> bool:
+        """Whether an instance, or what is left of one, has the store now."""
+        with _opened(self.store_dir / "lock") as lock:
+            return not _try_lock(lock)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the server until cancelled; started once it serves JetStream.
@@ -198,23 +202,24 @@ def _opened(path: Path) -> Iterator[int]:
 async def _lock(handle: int, store_dir: Path) -> None:
     """Take the store, for us and for the server that inherits the handle."""
     deadline = trio.current_time() + STORE_WAIT_S
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK:
-                raise
-            if trio.current_time() > deadline:
-                owner = os.pread(handle, 32, 0).decode() or "unknown"
-                raise StoreInUseError(
-                    f"the store {store_dir} is in use by process {owner}: stop that instance, set"
-                    " NATS_STORE_DIR to another directory, or NATS_URL to its broker"
-                ) from None
-            await trio.sleep(LOOK_AGAIN_S)
-        else:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
-            return
+    while not _try_lock(handle):
+        if trio.current_time() > deadline:
+            owner = os.pread(handle, 32, 0).decode() or "unknown"
+            raise StoreInUseError(
+                f"the store {store_dir} is in use by process {owner}: stop that instance, set"
+                " NATS_STORE_DIR to another directory, or NATS_URL to its broker"
+            )
+        await trio.sleep(LOOK_AGAIN_S)
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, str(os.getpid()).encode(), 0)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _wait_ended(process: subprocess.Popen[bytes]) -> None:

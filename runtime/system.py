@@ -81,7 +81,7 @@ class System:
         self.config = config
         self.tracer = tracer or Tracer()
         self.embedded = EmbeddedServer(config.nats_store_dir) if config.embedded else None
-        self.bridge = Bridge(_broker_address(config, self.embedded), name=config.instance_id)
+        self.bridge = Bridge(broker_address(config, self.embedded), name=config.instance_id)
         self.log = JetStreamLog(self.bridge)
         self.clock = LogClock()
         self.shards = Shards(terms_of(config), shard_counts(config))
@@ -282,7 +282,8 @@ def shard_counts(config: Config) -> Mapping[str, int]:
     }
 
 
-def _broker_address(config: Config, embedded: EmbeddedServer | None) -> BrokerAddress:
+def broker_address(config: Config, embedded: EmbeddedServer | None) -> BrokerAddress:
+    """Where the broker of a configuration is, which may be a server of our own."""
     if embedded is not None:
         return BrokerAddress([embedded.url])
     return BrokerAddress(
