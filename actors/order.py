@@ -70,6 +70,7 @@ from messages.routing import KeysOf, by_order
 
 LINES_MAX = 100
 QUANTITY_MAX = 2**31 - 1
+TEXT_MAX = 256
 MINOR_MAX = 2**63 - 1
 DEADLINE_PASSED = "deadline_passed"
 """The code of a PaymentRefused that nobody refused: time ran out, and nothing had been taken."""
@@ -247,6 +248,8 @@ class OrderActor:
 def find_fault(created: OrderCreated) -> str:
     """Why an order contradicts itself or the limits; empty where it does not."""
     items = created.items
+    if len(created.customer_id) > TEXT_MAX or len(created.payment_token) > TEXT_MAX:
+        return f"customer_id and payment_token may have {TEXT_MAX} characters"
     if not 1 <= len(items) <= LINES_MAX:
         return f"{len(items)} lines; 1 to {LINES_MAX} are allowed"
     for item in items:
