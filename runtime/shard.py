@@ -342,7 +342,7 @@ class Shard:
                 group.letters,
             )
             payload = encode_record(record)
-            around.tail.say(self._owner, self._turn, group.facts)
+            around.tail.say(payload, group.facts)
             with trio.CancelScope(
                 shield=True, deadline=trio.current_time() + APPEND_GRACE_S
             ) as patience:

@@ -2,7 +2,7 @@
 
 A shard joins where its cursor stands. What it has missed is usually still in the window of newest records; if not, the
 reader goes back, and shards that have heard those records already are passed over. Facts that were said in this
-process are not decoded at all: the shard that says them leaves them here, and the record's owner and turn find them.
+process are not decoded at all: the shard that says them leaves them here, and the record's own bytes find them.
 """
 
 from collections import OrderedDict, deque
@@ -17,6 +17,7 @@ from messages.generated.orders.v1 import OrderCreated
 from messages.record import Cursor, Envelope, Letter, RawRecord, RecordError
 from messages.routing import Routes, shard_of
 from runtime.clock import LogClock
+from runtime.desk_types import ORDER_ID
 from runtime.log import Entry, Log
 from runtime.mailbox import Delivery, Mailbox
 from runtime.recall import INTAKE, JOURNALS, Address
@@ -44,14 +45,15 @@ class Tail:
         self._window: deque[tuple[int, Addressed]] = deque()
         self._window_facts = 0
         self._window_after = 0  # Everything newer than this, up to `position`, is in the window.
-        self._said: OrderedDict[tuple[str, int], Sequence[Envelope]] = OrderedDict()
+        self._said: OrderedDict[int, Sequence[Envelope]] = OrderedDict()
         self._joined = trio.Event()
         self._rewind: trio.CancelScope | None = None
         self.position = 0
 
-    def say(self, owner: str, turn: int, facts: Sequence[Envelope]) -> None:
+    def say(self, record: bytes, facts: Sequence[Envelope]) -> None:
         """Leave the facts of a record that is about to be appended, so that nobody here decodes them again."""
-        self._said[owner, turn] = facts
+        # Not by owner and turn: an earlier process of the same name has counted the same ones.
+        self._said[hash(record)] = facts
         if len(self._said) > SAID_MAX:
             self._said.popitem(last=False)
 
@@ -86,7 +88,10 @@ class Tail:
     async def _follow(self) -> None:
         async with self._log.read(self.position, [f"{JOURNALS}.>", f"{INTAKE}.>"]) as reader:
             while True:
-                for entry in await reader.take():
+                entries = await reader.take()
+                # A shard that joined meanwhile may have to hear older ones first: then these come again.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                for entry in entries:
                     self._take(entry)
                 for member in list(self._members.values()):
                     if not member.mailbox.has_room:
@@ -130,7 +135,7 @@ class Tail:
             logger.exception("record_unreadable", subject=entry.subject, seq=entry.seq)
             return {}
         addressed: Addressed = {}
-        facts = self._said.pop((record.owner, record.turn), None)
+        facts = self._said.pop(hash(entry.payload), None)
         for index, content in enumerate(record.facts if facts is None else facts):
             if isinstance(content, Letter):
                 logger.error("fact_unreadable", seq=entry.seq, type=content.type)
@@ -159,9 +164,14 @@ def read_intake(entry: Entry, order_id: str) -> Envelope | Letter:
     except DecodeError as error:
         reason = str(error)
     else:
-        if created.order_id == order_id:
+        if created.order_id != order_id:
+            reason = (
+                f"the subject names order {order_id[:128]}, the body {created.order_id[:128]!r}"
+            )
+        elif not ORDER_ID.fullmatch(order_id):
+            reason = "an order id has 1 to 128 of A-Z a-z 0-9 _ -"
+        else:
             return Envelope(created, order_id, traceparent=traceparent)
-        reason = f"the subject names order {order_id}, the body {created.order_id!r}"
     return Letter(
         seq=entry.seq,
         index=0,
