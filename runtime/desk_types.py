@@ -79,6 +79,10 @@ class OrderDesk(Protocol):
         """DONE, TOO_LATE or UNKNOWN, with the status that the order has now. Raises Unavailable."""
         ...
 
+    async def retry(self, order_id: str, *, traceparent: str | None) -> Answer:
+        """Look again at the payment of an order that needs attention: DONE, TOO_LATE or UNKNOWN. Raises Unavailable."""
+        ...
+
     async def view(self, order_id: str) -> bytes | None:
         """The public JSON of one order, or None where there is none. Raises Unavailable."""
         ...

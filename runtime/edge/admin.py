@@ -10,9 +10,15 @@ from starlette.routing import Route
 from actors.actor import Outcome
 from runtime.desk_types import OrderDesk
 from runtime.edge import openapi
-from runtime.edge.answers import build_app, json_answer, json_bytes
+from runtime.edge.answers import (
+    answer_about,
+    build_app,
+    json_answer,
+    json_bytes,
+    order_id_of,
+)
 from runtime.edge.bodies import stock_levels
-from runtime.edge.headers import require_json
+from runtime.edge.headers import require_json, traceparent
 from runtime.edge.problems import Fault, Problem
 
 
@@ -23,6 +29,7 @@ def admin_app(desk: OrderDesk, *, registry: CollectorRegistry = REGISTRY) -> Sta
         [
             Route("/metrics", admin.metrics),
             Route("/tree", admin.tree),
+            Route("/orders/{order_id}/retry", admin.retry, methods=["POST"]),
             Route("/stock", admin.stock, methods=["GET", "PUT"]),
             Route("/openapi.json", _describe),
         ]
@@ -44,6 +51,12 @@ class _Admin:
 
     async def tree(self, _: Request) -> Response:
         return json_answer(self._desk.tree())
+
+    async def retry(self, request: Request) -> Response:
+        """Somebody has looked at an order that needs attention: ask the payment provider again."""
+        order_id = order_id_of(request)
+        heard = await self._desk.retry(order_id, traceparent=traceparent(request))
+        return answer_about(order_id, heard, 202, "it does not need attention")
 
     async def stock(self, request: Request) -> Response:
         if request.method != "PUT":

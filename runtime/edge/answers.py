@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from runtime.desk_types import Unavailable
+from actors.actor import Answer, Outcome
+from runtime.desk_types import ORDER_ID, Unavailable
 from runtime.edge.headers import trace_id, traceparent
 from runtime.edge.problems import MEDIA_TYPE, Problem
 
@@ -43,6 +44,33 @@ def json_bytes(
     body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     return Response(body, status, {**_FRESH, **(headers or {})}, "application/json")
+
+
+def order_id_of(request: Request) -> str:
+    order_id: str = request.path_params["order_id"]
+    if not ORDER_ID.fullmatch(order_id):
+        raise no_such_order()  # Not worth asking, and not to be told apart from an unknown one.
+    return order_id
+
+
+def answer_about(order_id: str, heard: Answer, status: int, too_late: str) -> Response:
+    """What became of a request about an order: `status` where it is done, else a problem.
+
+    Raises:
+        Problem: 409 with `too_late`, or 404.
+    """
+    match heard.outcome:
+        case Outcome.DONE:
+            return json_answer({"order_id": order_id, "status": heard.status}, status)
+        case Outcome.TOO_LATE:
+            detail = f"The order is {heard.status}; {too_late}."
+            raise Problem(409, detail, kind="too-late", members={"state": heard.status})
+        case _:
+            raise no_such_order()
+
+
+def no_such_order() -> Problem:
+    return Problem(404, "There is no such order.", kind="no-such-order")
 
 
 def _respond(request: Request, problem: Problem) -> Response:

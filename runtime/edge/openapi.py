@@ -153,6 +153,18 @@ _ADMIN_PATHS: Json = {
             },
         }
     },
+    "/orders/{order_id}/retry": {
+        "parameters": [_ORDER_ID],
+        "post": {
+            "operationId": "retryOrder",
+            "summary": "Ask the payment provider again about an order that needs attention",
+            "parameters": [_TRACEPARENT],
+            "responses": {
+                "202": _json("It is being asked about.", Accepted),
+                **_problems(404, 409, *_WITH_BODY),
+            },
+        },
+    },
     "/stock": {
         "get": {
             "operationId": "stock",
@@ -184,4 +196,4 @@ def _document(title: str, paths: Json, models: tuple[type[BaseModel], ...]) -> b
 
 
 PUBLIC = _document("Orders", _PATHS, (PlaceOrder, *ANSWERS))
-ADMIN = _document("Orders, for operators", _ADMIN_PATHS, (Levels, *ADMIN_ANSWERS))
+ADMIN = _document("Orders, for operators", _ADMIN_PATHS, (Levels, Accepted, *ADMIN_ANSWERS))

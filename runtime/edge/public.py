@@ -11,17 +11,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from actors.actor import Answer, Outcome
+from actors.actor import Outcome
 from actors.order import TERMINAL, OrderStatus
 from runtime.desk_types import (
-    ORDER_ID,
     OrderDesk,
     Placed,
     Unavailable,
     order_id_for,
 )
 from runtime.edge import openapi
-from runtime.edge.answers import build_app, json_answer, json_bytes
+from runtime.edge.answers import (
+    answer_about,
+    build_app,
+    json_answer,
+    json_bytes,
+    no_such_order,
+    order_id_of,
+)
 from runtime.edge.bodies import new_order
 from runtime.edge.headers import idempotency_key, preferred_wait_s, require_json, traceparent
 from runtime.edge.problems import Problem
@@ -90,25 +96,18 @@ class _Orders:
         return json_answer({"order_id": placed.order_id, "status": status}, 202, headers)
 
     async def show(self, request: Request) -> Response:
-        order_id = _order_id(request)
+        order_id = order_id_of(request)
         view = await self._soon(self._desk.view(order_id))
         if view is None:
-            raise _no_order()
+            raise no_such_order()
         return json_bytes(view)
 
     async def cancel(self, request: Request) -> Response:
-        order_id = _order_id(request)
+        order_id = order_id_of(request)
         asked = self._desk.cancel(order_id, traceparent=traceparent(request))
         heard = await self._soon(asked)
-        match heard:
-            case Answer(outcome=Outcome.DONE, status=status):
-                done = status == OrderStatus.CANCELLED
-                return json_answer({"order_id": order_id, "status": status}, 200 if done else 202)
-            case Answer(outcome=Outcome.TOO_LATE, status=status):
-                detail = f"The order is {status}; it can no longer be cancelled."
-                raise Problem(409, detail, kind="too-late", members={"state": status})
-            case _:
-                raise _no_order()
+        done = heard.status == OrderStatus.CANCELLED
+        return answer_about(order_id, heard, 200 if done else 202, "it can no longer be cancelled")
 
     async def _soon(self, asked: Awaitable[T]) -> T:
         with trio.move_on_after(self._within_s):
@@ -146,17 +145,6 @@ def _probe(well: bool, reasons: tuple[str, ...], otherwise: str) -> Response:
         headers={"Retry-After": "1"},
         members={"reasons": reasons},
     )
-
-
-def _order_id(request: Request) -> str:
-    order_id: str = request.path_params["order_id"]
-    if not ORDER_ID.fullmatch(order_id):
-        raise _no_order()  # Not worth asking, and not to be told apart from an unknown one.
-    return order_id
-
-
-def _no_order() -> Problem:
-    return Problem(404, "There is no such order.", kind="no-such-order")
 
 
 def _refused(placed: Placed) -> Problem:

@@ -65,6 +65,16 @@ class FakeDesk:
         self.statuses[order_id] = "cancelled"
         return Answer(Outcome.DONE, "cancelled")
 
+    async def retry(self, order_id: str, *, traceparent: str | None) -> Answer:
+        await self._cross()
+        status = self.statuses.get(order_id)
+        if status is None:
+            return Answer(Outcome.UNKNOWN)
+        if status != "needs_attention":
+            return Answer(Outcome.TOO_LATE, status)
+        self.statuses[order_id] = "reserved"
+        return Answer(Outcome.DONE, "reserved")
+
     async def view(self, order_id: str) -> bytes | None:
         await self._cross()
         if order_id not in self.statuses:

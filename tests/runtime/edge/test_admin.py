@@ -75,3 +75,13 @@ async def test_a_wrong_method_names_all_that_the_path_takes(admin: Any) -> None:
 
 async def test_the_public_api_is_not_on_the_admin_address(admin: Any) -> None:
     assert (await admin.get("/orders/o1")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("order_id", "status"), [("parked", 202), ("confirmed", 409), ("unknown", 404), ("no.id", 404)]
+)
+async def test_an_order_that_needs_attention_is_looked_at_again(
+    admin: Any, desk: Any, order_id: str, status: int
+) -> None:
+    desk.statuses |= {"parked": "needs_attention", "confirmed": "confirmed"}
+    assert (await admin.post(f"/orders/{order_id}/retry")).status_code == status
