@@ -28,7 +28,7 @@ import structlog
 import trio
 from prometheus_client import CollectorRegistry
 
-from actors import Terms
+from actors import ACTORS, Terms
 from runtime.bridge import Address as BrokerAddress
 from runtime.bridge import Bridge
 from runtime.clock import LogClock
@@ -65,6 +65,7 @@ from supervisors.tree import Node
 NEVER_RESTART = (BrokerConfigError, SupersededError, ListenError, LedgerError)
 """Faults that a restart does not cure: the process ends with 78 and says why."""
 
+SHARDS = 4  # Of an actor: enough that one slow append does not hold up the others.
 SHARD_START_S = 60.0  # Recovery reads what lies between a snapshot and now, at some 50 MB/s.
 SHARD_STOP_S = 10.0  # An append under way, and a last snapshot.
 SETTLE_CALLS = 2  # Call timeouts after which a provider's silence about a charge is believed.
@@ -274,12 +275,8 @@ def terms_of(config: Config) -> Terms:
 
 
 def shard_counts(config: Config) -> Mapping[str, int]:
-    """How many shards each actor has."""
-    return {
-        "order": config.order_shards,
-        "inventory": config.inventory_shards,
-        "payment": config.payment_shards,
-    }
+    """How many shards each actor has; one without a variable of its own has the usual number."""
+    return {actor: getattr(config, f"{actor}_shards", SHARDS) for actor in ACTORS}
 
 
 def broker_address(config: Config, embedded: EmbeddedServer | None) -> BrokerAddress:
