@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -44,6 +45,35 @@ def run() -> None:
     from runtime.instance import run_instance
 
     sys.exit(run_instance(load()))
+
+
+@app.command()
+def demo(
+    orders: Annotated[int, typer.Option(min=2, help="At most so many of the excerpt's.")] = 10_000,
+    clients: Annotated[int, typer.Option(min=1, max=200, help="Customers at a time.")] = 16,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="A new or empty directory that keeps the store and the logs."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, the result alone.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Logs on stderr.")] = False,
+) -> None:
+    """Place real orders, crash every actor and the broker half-way, and show that nothing is lost."""
+    from runtime.demo import demo
+
+    if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise typer.BadParameter(f"{keep} is no new or empty directory", param_hint="--keep")
+    sys.exit(
+        demo(
+            orders_max=orders,
+            clients=clients,
+            keep=keep,
+            as_json=as_json,
+            quiet=quiet,
+            verbose=verbose,
+        )
+    )
 
 
 @app.command()
