@@ -21,6 +21,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+stock = typer.Typer(help="Set and list the stock of a running instance.", no_args_is_help=True)
+app.add_typer(stock, name="stock")
+
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
 
 
 def main() -> None:
@@ -45,6 +49,69 @@ def run() -> None:
     from runtime.instance import run_instance
 
     sys.exit(run_instance(load()))
+
+
+@app.command()
+def show(
+    order_id: Annotated[str, typer.Argument(help="As the answer to POST /orders gave it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one order: status, items, total, payment, reservation, history, trace.
+
+    It is asked of the running instance; where none runs, it is read from the broker alone.
+    """
+    from runtime.commands.running import run
+    from runtime.commands.show import show
+    from runtime.desk_types import ORDER_ID
+
+    if not ORDER_ID.fullmatch(order_id):
+        raise typer.BadParameter(f"{order_id!r} is no order id: 1 to 128 of A-Z a-z 0-9 - _")
+    run(show, load(), order_id, as_json)
+
+
+@app.command()
+def tree(
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the supervision tree: state, restarts, back-off, last error and mailbox lag of every child."""
+    from runtime.commands.running import run
+    from runtime.commands.tree import show_tree
+
+    if watch and as_json:
+        raise typer.BadParameter("give --watch or --json, not both")
+    run(show_tree, load(), as_json, watch)
+
+
+@stock.command("set")
+def stock_set(
+    levels: Annotated[
+        list[str] | None, typer.Argument(metavar="SKU=N ...", help="Units on hand, by SKU.")
+    ] = None,
+    excerpt: Annotated[
+        bool, typer.Option("--excerpt", help="Stock the shop for the orders that ship with this.")
+    ] = False,
+) -> None:
+    """Set how many units of stock items are on hand. What is reserved stays reserved."""
+    from runtime.commands.running import run
+    from runtime.commands.stock import LevelError, levels_of_excerpt, parse_levels, set_stock
+
+    if excerpt is bool(levels):
+        raise typer.BadParameter("give SKU=N, once or more often, or --excerpt")
+    try:
+        wanted = levels_of_excerpt() if excerpt else parse_levels(levels or ())
+    except LevelError as error:
+        raise typer.BadParameter(str(error)) from error
+    run(set_stock, load(), wanted)
+
+
+@stock.command("list")
+def stock_list(as_json: AsJson = False) -> None:
+    """List every stock item: on hand, reserved, available, sold, and all that was ever put on the shelf."""
+    from runtime.commands.running import run
+    from runtime.commands.stock import list_stock
+
+    run(list_stock, load(), as_json)
 
 
 @app.command()
