@@ -12,27 +12,23 @@ sent later, and no error of the server's leaves a closed client behind.
 """
 
 import asyncio
-import itertools
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nats.errors
-import outcome
 import structlog
 import trio
 import trio_asyncio
 from nats.aio.client import Client
-from nats.nuid import NUID
 
-from runtime.log import BrokerConfigError, BrokerLostError, RefusedError, check_subject
+from runtime.link import Link, Message, OnLost, OnMessage, Subscription
+from runtime.log import BrokerConfigError, BrokerLostError
 
-ANSWER_TIMEOUT_S = (
-    5.0  # Ten times the slowest fsync worth waiting for; then the outcome is unknown.
-)
+ANSWER_TIMEOUT_S = 5.0  # No fsync worth waiting for takes longer; then the outcome is unknown.
 CONNECT_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 2.0
 RECONNECT_WAIT_S = 0.2  # Short: shards and readers have a backoff of their own above this one.
@@ -43,7 +39,7 @@ _logger = structlog.get_logger("runtime.bridge")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the broker is, and who we are to it. One `tls://` server or one TLS file: no plain text."""
+    """Where the broker is, and who we are to it. One `tls://` URL or TLS file, and plain text is refused."""
 
     servers: Sequence[str]
     creds_file: Path | None = None
@@ -58,35 +54,6 @@ class Address:
         )
 
 
-@dataclass(slots=True)
-class Message:
-    """One message as it came off the wire; `header` is the raw block, empty where there is none."""
-
-    subject: bytes
-    reply: bytes
-    header: bytes
-    payload: bytes
-
-    @property
-    def status(self) -> int:
-        """The broker's own word (`NATS/1.0 503`), 0 on an ordinary message."""
-        return int(self.header[9:12] or 0) if self.header[8:9] == b" " else 0
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Decoded; what is not ASCII arrives with replacement characters, never as an error."""
-        lines = self.header.split(b"\r\n")[1:]
-        pairs = (line.partition(b":") for line in lines if b":" in line)
-        return {
-            name.strip().decode("ascii", "replace"): value.strip().decode("ascii", "replace")
-            for name, _, value in pairs
-        }
-
-
-OnMessage = Callable[[Message], None]  # Called between two reads: be quick, and do not raise.
-OnLost = Callable[[str], None]  # With the words for a BrokerLostError.
-
-
 class Bridge:
     """A connection to the broker for all of the process, renewed for as long as `run` runs."""
 
@@ -95,7 +62,7 @@ class Bridge:
     def __init__(self, address: Address, *, name: str = "orders") -> None:
         self._address = address
         self._name = name
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._changed = trio.Event()
         self._trouble = "not tried yet"
         self._was_accepted = False
@@ -111,18 +78,23 @@ class Bridge:
             loop.set_exception_handler(self._on_loop_error)
             task_status.started()
             while True:
-                await self._hold_one_connection()
+                refusal = await self._hold_one_connection()
+                if refusal is not None:
+                    break  # Raised outside of the loop, which would wrap it in a group.
                 await trio.sleep(RECONNECT_WAIT_S)
+        raise refusal
 
     @property
     def connected(self) -> bool:
         return self._link is not None
 
     async def wait_connected(self) -> None:
+        await trio.lowlevel.checkpoint()
         while self._link is None:
             await self._changed.wait()
 
     async def wait_disconnected(self) -> None:
+        await trio.lowlevel.checkpoint()
         while self._link is not None:
             await self._changed.wait()
 
@@ -143,10 +115,8 @@ class Bridge:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         link = self._connected_link()
-        answer = link.new_answer_subject()
-        link.write(link.encode(subject, payload, answer, headers))
         with trio.move_on_after(timeout_s):
-            return await link.wait_answer(answer)
+            return await link.ask(subject, payload, headers)
         raise BrokerLostError(f"no answer on {subject} within {timeout_s:g} s")
 
     def publish(
@@ -158,10 +128,9 @@ class Bridge:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Write one message to the socket. It may be lost without a word; a `request` is not."""
-        link = self._connected_link()
-        link.write(link.encode(subject, payload, reply, headers))
+        self._connected_link().publish(subject, payload, reply, headers)
 
-    def subscribe(self, subject: str, on_message: OnMessage, on_lost: OnLost) -> "Subscription":
+    def subscribe(self, subject: str, on_message: OnMessage, on_lost: OnLost) -> Subscription:
         """Receive on `subject` until closed, or until this connection is lost."""
         return self._connected_link().subscribe(subject, on_message, on_lost)
 
@@ -169,49 +138,49 @@ class Bridge:
         """Make up a subject that nobody else uses."""
         return self._connected_link().new_inbox()
 
-    def _connected_link(self) -> "_Link":
+    def _connected_link(self) -> Link:
         if self._link is None:
             raise BrokerLostError(f"no connection to the broker: {self._trouble}")
         return self._link
 
-    async def _hold_one_connection(self) -> None:
+    async def _hold_one_connection(self) -> BrokerConfigError | None:
+        """Connect, and stay so while it lasts; return an error where trying again is of no use."""
         client = _Client()
         try:
             await self._connect(client)
-            link = _Link(client)
-            self._turn(link)
-            await link.ended.wait()
+            self._use(client.link)
+            await client.link.ended.wait()
             self._report(f"the connection ended: {client.last_error or 'closed by the broker'}")
         except _TROUBLES as trouble:
+            why = client.describe(trouble)
             if not self._was_accepted and _is_refusal(trouble):
-                raise BrokerConfigError(
-                    f"the broker at {', '.join(self._address.servers)} refuses us: {trouble};"
+                return BrokerConfigError(
+                    f"the broker at {', '.join(self._address.servers)} refuses us: {why};"
                     " check NATS_URL, NATS_CREDS_FILE and the NATS_TLS_ files"
-                ) from trouble
-            self._report(str(trouble) or type(trouble).__name__)
+                )
+            self._report(why)
         finally:
-            self._turn(None)
+            self._use(None)
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S):
-                await _close(client)
+                await client.close_quietly()
+        return None
 
     async def _connect(self, client: "_Client") -> None:
         who = self._address
-        await trio_asyncio.aio_as_trio(client.connect)(
+        await trio_asyncio.aio_as_trio(client.open)(
             servers=list(who.servers),
             name=self._name,
             tls=_tls_context(who),
             user_credentials=who.creds_file,
-            allow_reconnect=False,
             max_reconnect_attempts=1,
             reconnect_time_wait=RECONNECT_WAIT_S,
             connect_timeout=CONNECT_TIMEOUT_S,
             ping_interval=PING_INTERVAL_S,
-            error_cb=_ignore,
         )
         if who.needs_tls and not client.is_encrypted:
-            raise ssl.SSLError("TLS is asked for, and the broker does not offer it")
+            raise ssl.SSLError(0, "TLS is asked for, and the broker does not offer it")
 
-    def _turn(self, link: "_Link | None") -> None:
+    def _use(self, link: Link | None) -> None:
         """Let one connection take the place of another, and fail what waits on the old one."""
         old, self._link = self._link, link
         if old is not None:
@@ -220,7 +189,7 @@ class Bridge:
             self._was_accepted = True
             self._trouble = ""
             self.payload_bytes_max = link.payload_bytes_max
-            _logger.info("broker_connected", url=link.url, payload_bytes_max=link.payload_bytes_max)
+            _logger.info("broker_connected", servers=list(self._address.servers))
         if old is not link:
             changed, self._changed = self._changed, trio.Event()
             changed.set()
@@ -239,143 +208,55 @@ class Bridge:
             self._link.ended.set()
 
 
-class Subscription:
-    """What arrives on one subject over one connection."""
-
-    def __init__(self, link: "_Link", sid: int) -> None:
-        self._link = link
-        self._sid = sid
-
-    def close(self) -> None:
-        """Receive no more. What still arrives is dropped."""
-        self._link.unsubscribe(self._sid)
-
-
-class _Link:
-    """One connection, seen from trio: what is written to it and everything that waits on it."""
-
-    def __init__(self, client: "_Client") -> None:
-        self.ended = trio.Event()
-        self.payload_bytes_max = client.max_payload
-        self.url = client.connected_url.netloc if client.connected_url else ""
-        self.write = client.write
-        self._on_message = client.routes
-        self._on_lost: dict[int, OnLost] = {}
-        self._answers: dict[bytes, trio.lowlevel.Task] = {}
-        self._sids = itertools.count(1)
-        self._inbox = f"_INBOX.{NUID().next().decode()}"
-        self._names = itertools.count(1)
-        client.when_ended(self.ended.set)
-        self.subscribe(f"{self._inbox}.a.*", self._on_answer, lambda _: None)
-
-    def new_answer_subject(self) -> str:
-        return f"{self._inbox}.a.{next(self._names)}"
-
-    def new_inbox(self) -> str:
-        return f"{self._inbox}.{next(self._names)}"
-
-    def encode(
-        self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None
-    ) -> bytes:
-        check_subject(subject)
-        header = _encode_headers(headers) if headers else b""
-        bytes_total = len(header) + len(payload)
-        if bytes_total > self.payload_bytes_max:
-            raise RefusedError(
-                f"{subject}: {bytes_total} bytes, and the broker takes {self.payload_bytes_max}"
-            )
-        address = f"{subject} {reply}".encode()
-        if header:
-            return b"HPUB %b %d %d\r\n%b%b\r\n" % (
-                address,
-                len(header),
-                bytes_total,
-                header,
-                payload,
-            )
-        return b"PUB %b %d\r\n%b\r\n" % (address, bytes_total, payload)
-
-    async def wait_answer(self, subject: str) -> Message:
-        key = subject.encode()
-        self._answers[key] = trio.lowlevel.current_task()
-
-        def give_up(_: object) -> trio.lowlevel.Abort:
-            del self._answers[key]
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        message: Message = await trio.lowlevel.wait_task_rescheduled(give_up)
-        return message
-
-    def subscribe(self, subject: str, on_message: OnMessage, on_lost: OnLost) -> Subscription:
-        sid = next(self._sids)
-        self._on_message[sid] = on_message
-        self._on_lost[sid] = on_lost
-        self.write(f"SUB {subject}  {sid}\r\n".encode())
-        return Subscription(self, sid)
-
-    def unsubscribe(self, sid: int) -> None:
-        if self._on_message.pop(sid, None) is not None:
-            del self._on_lost[sid]
-            self.write(f"UNSUB {sid}\r\n".encode())
-
-    def fail_all(self, why: str) -> None:
-        waiting, self._answers = self._answers, {}
-        for task in waiting.values():
-            trio.lowlevel.reschedule(task, outcome.Error(BrokerLostError(why)))
-        self._on_message.clear()
-        for on_lost in self._on_lost.values():
-            on_lost(why)
-
-    def _on_answer(self, message: Message) -> None:
-        task = self._answers.pop(message.subject, None)
-        if task is not None:  # Else it comes too late: its request has been given up.
-            trio.lowlevel.reschedule(task, outcome.Value(message))
-
-
 class _Client(Client):
-    """nats-py's client, less its queues. All that is used of its private parts is used here."""
+    """nats-py's client without its queues. Whatever is used of its private parts is used here."""
+
+    link: Link
 
     def __init__(self) -> None:
         super().__init__()
-        self.routes: dict[int, OnMessage] = {}
+        self._noted: set[str] = set()
 
-    def write(self, command: bytes) -> None:
-        """Hand whole protocol lines to the socket. Never blocks: asyncio keeps what does not fit."""
-        assert self._transport is not None
-        self._transport.write(command)
-
-    def when_ended(self, on_end: Callable[[], None]) -> None:
-        """Call `on_end` when reading ends, which it does however a connection ends."""
+    async def open(self, **options: Any) -> None:
+        """Connect as an asyncio program would."""
+        await self.connect(error_cb=self._note, allow_reconnect=False, **options)
         assert self._reading_task is not None
-        self._reading_task.add_done_callback(lambda _: on_end())
+        assert self._transport is not None
+        # A write never blocks (asyncio keeps what does not fit), and the end of the reading is the
+        # one sign that comes however a connection ends.
+        self.link = Link(self._transport.write, self.max_payload)
+        self._reading_task.add_done_callback(lambda _: self.link.ended.set())
 
     @property
     def is_encrypted(self) -> bool:
         return bool(self._server_info.get("tls_required"))  # Then nats-py has upgraded, or failed.
 
+    def describe(self, trouble: BaseException) -> str:
+        """What went wrong with each server, in an order that is always the same."""
+        return "; ".join(sorted(self._noted)) or str(trouble) or type(trouble).__name__
+
+    async def close_quietly(self) -> None:
+        """Close it from trio, however far it got."""
+        if self._transport is not None:
+            with suppress(*_TROUBLES):
+                await trio_asyncio.aio_as_trio(self.close)()
+
+    async def _note(self, error: Exception) -> None:
+        self._noted.add(str(error) or type(error).__name__)
+
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
-        on_message = self.routes.get(sid)
-        if on_message is not None:
-            on_message(Message(subject, reply, headers or b"", data))
-
-
-async def _close(client: _Client) -> None:
-    with suppress(*_TROUBLES):
-        await trio_asyncio.aio_as_trio(client.close)()
+        self.link.receive(sid, Message(subject, reply, headers or b"", data))
 
 
 _TROUBLES = (OSError, EOFError, nats.errors.Error, asyncio.TimeoutError)
 
 
-async def _ignore(_error: Exception) -> None:
-    """Leave errors to `last_error`: nats-py would log each with a traceback."""
-
-
 def _is_refusal(trouble: BaseException) -> bool:
     """Whether it is about who we are, so that trying again will not help."""
-    return isinstance(trouble, ssl.SSLError) or "auth" in str(trouble).lower()
+    text = str(trouble).lower()
+    return isinstance(trouble, ssl.SSLError) or ("auth" in text and "timeout" not in text)
 
 
 def _tls_context(who: Address) -> ssl.SSLContext | None:
@@ -385,8 +266,3 @@ def _tls_context(who: Address) -> ssl.SSLContext | None:
     if who.tls_cert_file:
         context.load_cert_chain(who.tls_cert_file, who.tls_key_file)
     return context
-
-
-def _encode_headers(headers: Mapping[str, str]) -> bytes:
-    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-    return "".join(("NATS/1.0\r\n", *lines, "\r\n")).encode()

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from runtime.bridge import Bridge, Message
+from runtime.bridge import Bridge
+from runtime.link import Message
 from runtime.log import BrokerConfigError, BrokerLostError, FencedError, LogError, RefusedError
 
 FENCE: Final = "Nats-Expected-Last-Subject-Sequence"

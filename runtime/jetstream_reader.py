@@ -14,8 +14,8 @@ import msgspec
 import structlog
 import trio
 
-from runtime.bridge import Message
 from runtime.jetstream_api import Api, own_headers
+from runtime.link import Message
 from runtime.log import BrokerLostError, Entry
 
 ROOM_ENTRIES: Final = 1_000

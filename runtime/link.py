@@ -1,0 +1,136 @@
+"""One connection to the broker, seen from trio: what is written to it, and all that waits on it."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import outcome
+import trio
+
+from runtime.log import BrokerLostError, RefusedError, check_subject
+
+
+@dataclass(slots=True)
+class Message:
+    """One message as it came off the wire; `header` is the raw block, empty where there is none."""
+
+    subject: bytes
+    reply: bytes
+    header: bytes
+    payload: bytes
+
+    @property
+    def status(self) -> int:
+        """What the broker itself has to say (`NATS/1.0 503`); 0 on an ordinary message."""
+        return int(self.header[9:12] or 0) if self.header[8:9] == b" " else 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Decoded; what is not ASCII becomes a replacement character, never an error."""
+        lines = self.header.split(b"\r\n")[1:]
+        pairs = (line.partition(b":") for line in lines if b":" in line)
+        return {
+            name.strip().decode("ascii", "replace"): value.strip().decode("ascii", "replace")
+            for name, _, value in pairs
+        }
+
+
+OnMessage = Callable[[Message], None]  # Called between two reads: be quick, and do not raise.
+OnLost = Callable[[str], None]  # With the words for a BrokerLostError.
+
+
+class Link:
+    """What one connection carries. It is used until it ends, and never again."""
+
+    def __init__(self, write: Callable[[bytes], None], payload_bytes_max: int) -> None:
+        self.ended = trio.Event()
+        self.payload_bytes_max = payload_bytes_max
+        self._write = write
+        self._on_message: dict[int, OnMessage] = {}
+        self._on_lost: dict[int, OnLost] = {}
+        self._asking: dict[bytes, trio.lowlevel.Task] = {}
+        self._names = itertools.count(1)
+        self._inbox = f"_INBOX.{uuid.uuid4().hex}"
+        self.subscribe(f"{self._inbox}.answer.*", self._on_answer, lambda _: None)
+
+    def publish(
+        self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None
+    ) -> None:
+        check_subject(subject)
+        header = _encode_headers(headers) if headers else b""
+        bytes_total = len(header) + len(payload)
+        if bytes_total > self.payload_bytes_max:
+            raise RefusedError(
+                f"{subject}: {bytes_total} bytes, and the broker takes {self.payload_bytes_max}"
+            )
+        address = f"{subject} {reply}".encode()
+        if header:
+            sizes = b"%d %d" % (len(header), bytes_total)
+            self._write(b"HPUB %b %b\r\n%b%b\r\n" % (address, sizes, header, payload))
+        else:
+            self._write(b"PUB %b %d\r\n%b\r\n" % (address, bytes_total, payload))
+
+    async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Message:
+        """Publish, and wait for the answer for as long as it takes or the connection lasts."""
+        reply = f"{self._inbox}.answer.{next(self._names)}"
+        self.publish(subject, payload, reply, headers)
+        key = reply.encode()
+        self._asking[key] = trio.lowlevel.current_task()
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            del self._asking[key]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        message: Message = await trio.lowlevel.wait_task_rescheduled(give_up)
+        return message
+
+    def subscribe(self, subject: str, on_message: OnMessage, on_lost: OnLost) -> "Subscription":
+        sid = next(self._names)
+        self._on_message[sid] = on_message
+        self._on_lost[sid] = on_lost
+        self._write(f"SUB {subject}  {sid}\r\n".encode())
+        return Subscription(self, sid)
+
+    def unsubscribe(self, sid: int) -> None:
+        if self._on_message.pop(sid, None) is not None:
+            del self._on_lost[sid]
+            self._write(f"UNSUB {sid}\r\n".encode())
+
+    def new_inbox(self) -> str:
+        return f"{self._inbox}.{next(self._names)}"
+
+    def receive(self, sid: int, message: Message) -> None:
+        on_message = self._on_message.get(sid)
+        if on_message is not None:  # Else it was on its way when the subscription was closed.
+            on_message(message)
+
+    def fail_all(self, why: str) -> None:
+        """Tell everything that waits that this connection is over."""
+        asking, self._asking = self._asking, {}
+        for task in asking.values():
+            trio.lowlevel.reschedule(task, outcome.Error(BrokerLostError(why)))
+        self._on_message.clear()
+        for on_lost in self._on_lost.values():
+            on_lost(why)
+
+    def _on_answer(self, message: Message) -> None:
+        task = self._asking.pop(message.subject, None)
+        if task is not None:  # Else it comes too late: nobody waits for it any more.
+            trio.lowlevel.reschedule(task, outcome.Value(message))
+
+
+class Subscription:
+    """What arrives on one subject over one connection."""
+
+    def __init__(self, link: Link, sid: int) -> None:
+        self._link = link
+        self._sid = sid
+
+    def close(self) -> None:
+        self._link.unsubscribe(self._sid)
+
+
+def _encode_headers(headers: Mapping[str, str]) -> bytes:
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    return "".join(("NATS/1.0\r\n", *lines, "\r\n")).encode()
