@@ -72,17 +72,23 @@ class ChildStatus:
     """The `task_status` of a supervised child: trio's, and a heartbeat."""
 
     def __init__(self, surroundings: Surroundings, on_started: Callable[[object], None]) -> None:
-        self.surroundings = replace(surroundings, adopt=self._adopt)
         self.scope = trio.CancelScope()
         self.last_beat = -math.inf
         self.task: trio.lowlevel.Task | None = None
         self.engine: Engine | None = None  # Where the child is a supervisor.
+        self._surroundings = surroundings
         self._on_started = on_started
         self._is_started = False
 
     @property
     def path(self) -> str:
-        return self.surroundings.path
+        return self._surroundings.path
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What a supervisor that runs as this child inherits."""
+        # Made when asked for: a status that held itself would live, arguments and all, until the next gc.
+        return replace(self._surroundings, adopt=self._adopt)
 
     def started(self, value: object = None) -> None:
         if self._is_started:
@@ -247,7 +253,7 @@ class Engine:
         now: float,
     ) -> None:
         exit_ = classify(error, cancelled=cancelled, never_restart=self.surroundings.never_restart)
-        if returned is IGNORE and child.ready_at is None:
+        if returned is IGNORE:
             exit_ = Exit(ExitKind.IGNORED)
         if error is not None and any(isinstance(leaf, MemoryError) for leaf in leaves(error)):
             exit_ = self._out_of_memory(exit_, now)

@@ -152,6 +152,15 @@ async def test_s67_crashing_a_child_on_purpose_counts_as_its_failure(stage):
             supervisor.crash_child("b", error)
 
 
+async def test_s67_after_a_crash_on_purpose_the_next_end_is_judged_anew(stage):
+    spec = stage.spec((stage.child("a", restart=Restart.TRANSIENT),))
+    async with stage.running(spec) as supervisor:
+        supervisor.crash_child("a", RuntimeError("injected"))
+        await trio.sleep(1)
+        await stage.end("a")
+        assert supervisor.which_children()[0].state is State.UNDEFINED
+
+
 async def _cost_of(stage, instances):
     async def idle(*, task_status):
         task_status.started()

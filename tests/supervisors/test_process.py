@@ -66,8 +66,8 @@ def signal_when(process, line, *numbers):
         if heard.strip() == line:
             break
     for number in numbers:
+        time.sleep(0.2)  # Let the one before be heard, and the line's writer go on.
         process.send_signal(number)
-        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -124,13 +124,21 @@ def test_s74_a_keyboard_interrupt_inside_a_child_ends_with_130():
 
 def test_s74_without_run_a_keyboard_interrupt_stops_in_order_too():
     process = start("""
+        async def slow(*, task_status):
+            try:
+                await idle("b", task_status=task_status)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(0.2)
+                print("-slow", flush=True)
+
         try:
-            trio.run(supervise, tree(ChildSpec("b", idle, args=("b",))))
+            trio.run(supervise, tree(ChildSpec("slow", slow)))
         except BaseException as end:
             print(type(end).__name__)
     """)
     signal_when(process, "+b", signal.SIGINT)
-    assert finish(process)[1] == "-b\n-idle\nKeyboardInterrupt\n"
+    assert finish(process)[1] == "-b\n-slow\n-idle\nKeyboardInterrupt\n"
 
 
 @pytest.mark.parametrize(

@@ -93,16 +93,22 @@ async def test_s05_a_start_that_comes_too_late_is_no_start(stage):
     assert stage.read() == "+a -a"
 
 
-async def test_s01_a_child_that_fails_while_a_later_one_still_starts_is_restarted_meanwhile(stage):
+@pytest.mark.parametrize(
+    ("strategy", "diary"),
+    [(Strategy.ONE_FOR_ONE, "+a !a +a"), (Strategy.REST_FOR_ONE, "+a !a -b +a")],
+)
+async def test_s01_a_child_that_fails_while_a_later_one_still_starts_is_restarted_meanwhile(
+    stage, strategy, diary
+):
     stage.role("b").start_s = 5.0
-    spec = stage.spec("a b c", strategy=Strategy.REST_FOR_ONE)
+    spec = stage.spec("a b c", strategy=strategy)
     async with trio.open_nursery() as nursery:
         opened = []
         nursery.start_soon(partial(stage.supervise, spec, on_open=opened.append))
         await trio.sleep(1.0)
         await stage.crash("a")
         await trio.sleep(1.0)
-        assert stage.read() == "+a !a -b +a"
+        assert stage.read() == diary
         await trio.sleep(5.0)
         assert stage.read() == "+b +c"
         assert opened[0].snapshot().state is State.RUNNING
