@@ -5,7 +5,7 @@ The shard itself does this when it starts, and so does every reader that wants a
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,9 +27,8 @@ JOURNALS = f"{STREAM_PREFIX}.journal"
 LETTERS = f"{STREAM_PREFIX}.dead"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
-    """One shard of one actor."""
+class Address(NamedTuple):
+    """One shard of one actor. A tuple, since it is hashed for every fact."""
 
     actor: str
     shard: int

@@ -231,13 +231,14 @@ class Shard:
     # --- decide: nothing here waits, nothing leaves this process ---
 
     def _decide(self, group: _Group, items: list[Item]) -> None:
+        now_ms = self._around.clock.now_ms()
         for at, item in enumerate(items):
             if group.bytes_so_far > GROUP_BYTES_MAX:
                 self.mailbox.put_back(items[at:])
                 del items[at:]
                 break
             try:
-                self._take_in(group, item)
+                self._take_in(group, item, now_ms)
             except Exception as error:
                 self._past.note(item, error)
                 for span in group.spans:
@@ -246,40 +247,41 @@ class Shard:
         if not len(self.mailbox) and not group.cursor.skip:
             group.cursor = max(group.cursor, Cursor(self.mailbox.read_seq))
 
-    def _take_in(self, group: _Group, item: Item) -> None:
+    def _take_in(self, group: _Group, item: Item, now_ms: int) -> None:
         traces = self._memory.traces
         match item:
             case Delivery(content=Letter() as letter):
                 group.letters.append(letter)
                 group.can_wait = False
             case Delivery(content=Envelope() as sent):
-                self._react(group, item, sent.fact, sent.traceparent, sent.tracestate)
+                trace = (sent.traceparent, sent.tracestate)
+                self._react(group, item, sent.fact, now_ms, trace)
             case Ask(fact=fact):
                 # A later request about an order joins that order's trace.
-                trace = traces.get(order_of(fact), "") or item.traceparent
-                self._react(group, item, fact, trace)
+                traceparent = traces.get(order_of(fact), "") or item.traceparent
+                self._react(group, item, fact, now_ms, (traceparent, ""))
             case CallAnswered() | Due():
-                self._react(group, item, item, traces.get(item.key, ""))
+                self._react(group, item, item, now_ms, (traces.get(item.key, ""), ""))
         if isinstance(item, Delivery):
             group.cursor = item.after
 
     def _react(
-        self, group: _Group, item: Item, heard: Heard, traceparent: str, tracestate: str = ""
+        self, group: _Group, item: Item, heard: Heard, now_ms: int, trace: tuple[str, str]
     ) -> None:
         """Let the actor hear one thing, and collect what follows."""
         if self._past.is_spent(item):
-            self._bury(group, item, heard, traceparent)
+            self._bury(group, item, heard, trace[0])
             return
-        hop = self._open_hop(item, heard, traceparent, tracestate)
+        hop = self._open_hop(item, heard, *trace)
         group.spans.append(hop)
-        step = self._actor.react(self._memory, heard, self._around.clock.now_ms())
-        self._collect(group, item, step, hop)
+        step = self._actor.react(self._memory, heard, now_ms)
+        self._collect(group, item, step, hop, now_ms)
         group.can_wait &= step.can_wait or step is NOTHING
         if isinstance(item, Ask):
             group.answers.append((item, step.answer or Answer(Outcome.DONE)))
         elif step.answer is not None and step.answer.outcome is Outcome.REUSED:
             reason = "an order of this id exists with another body"
-            group.letters.append(letter_about(item, heard, traceparent, reason))
+            group.letters.append(letter_about(item, heard, trace[0], reason))
 
     def _open_hop(self, item: Item, heard: Heard, traceparent: str, tracestate: str) -> Span:
         tracer, address = self._around.tracer, self.address
@@ -298,8 +300,7 @@ class Shard:
             address.shard,
         )
 
-    def _collect(self, group: _Group, item: Item, step: Step, hop: Span) -> None:
-        now_ms = self._around.clock.now_ms()
+    def _collect(self, group: _Group, item: Item, step: Step, hop: Span, now_ms: int) -> None:
         for key, state in step.states.items():
             packed = None if state is None else _pack(state)
             self._memory.put(key, state, hop.traceparent, now_ms)

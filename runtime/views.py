@@ -1,10 +1,11 @@
 """The public views of orders: written after the commit, many at a time, and read back by whoever asks.
 
 A view that waits to be written is already readable here, so a client of this instance reads what it wrote. Only the
-newest version of an order is rendered and stored; versions in between, milliseconds apart, are skipped.
+newest version of an order is rendered and stored: at once when the order is finished, else after a second.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ import trio
 from actors.actor import Actor, State
 from runtime.log import Log
 
-LINGER_S = 0.02  # An order lives for some 5 ms: waiting a little makes one write of its three or four versions.
+LINGER_S = 0.1  # Between two writes: each takes all that has gathered.
+SETTLES_S = 1.0  # An order that is not finished by then is written as it is; most are, and are written once.
 BATCH_MAX = 1_000  # Of one round trip, and as many as JetStream takes in one batch.
 
 _encode = msgspec.json.Encoder().encode
@@ -29,6 +31,7 @@ class _Version:
     view: Callable[[Any], Mapping[str, Any]]
     state: State
     traceparent: str
+    due_s: float
 
     def render(self) -> bytes:
         view = self.view(self.state)
@@ -46,12 +49,17 @@ class Views:
         self._filled = trio.Event()
         self._written = trio.Event()
         self._watchers: dict[str, list[Watcher]] = {}
+        self._hurried = 0  # How many wait for everything to be written.
 
     def put(self, order_id: str, actor: Actor, state: State, traceparent: str) -> None:
         """Let the newest version of an order be seen, where its actor shows any."""
         if actor.view is None:
             return
-        self._waiting[order_id] = _Version(actor.view, state, traceparent)
+        due_s = 0.0
+        if state.remains is None:
+            earlier = self._waiting.get(order_id)
+            due_s = earlier.due_s if earlier else trio.current_time() + SETTLES_S
+        self._waiting[order_id] = _Version(actor.view, state, traceparent, due_s)
         self._filled.set()
         for tell in self._watchers.get(order_id, ()):
             tell(state)
@@ -77,8 +85,12 @@ class Views:
 
     async def wait_written(self) -> None:
         """Wait until every version put so far is stored, or overtaken by one that is."""
-        while self._waiting or self._writing:
-            await self._written.wait()
+        self._hurried += 1
+        try:
+            while self._waiting or self._writing:
+                await self._written.wait()
+        finally:
+            self._hurried -= 1
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write views as they come, until cancelled; a supervised child.
@@ -90,22 +102,31 @@ class Views:
         while True:
             await self._filled.wait()
             await trio.sleep(LINGER_S)
-            await self._write()
+            await self._write_due()
 
-    async def _write(self) -> None:
-        self._filled = trio.Event()
-        self._writing, self._waiting = self._waiting, {}
+    async def _write_due(self) -> None:
+        """Write the versions whose time has come; all of them, when somebody waits for that."""
+        now_s = math.inf if self._hurried else trio.current_time()
+        waiting, self._waiting = self._waiting, {}
+        for order_id, version in waiting.items():
+            (self._writing if version.due_s <= now_s else self._waiting)[order_id] = version
         try:
-            keys = list(self._writing)
-            for start in range(0, len(keys), BATCH_MAX):
-                batch = keys[start : start + BATCH_MAX]
+            for batch in batched(list(self._writing), BATCH_MAX):
                 await self._log.put_views({key: self._writing[key].render() for key in batch})
                 for key in batch:
                     del self._writing[key]
         except BaseException:
             self._waiting = self._writing | self._waiting
             self._writing = {}
-            self._filled.set()
             raise
+        finally:
+            self._filled = trio.Event()
+            if self._waiting:
+                self._filled.set()
         self._written.set()
         self._written = trio.Event()
+
+
+def batched(keys: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    """The keys in order, at most so many at a time."""
+    return (keys[start : start + most] for start in range(0, len(keys), most))
