@@ -24,6 +24,13 @@ app = typer.Typer(
 stock = typer.Typer(help="Set and list the stock of a running instance.", no_args_is_help=True)
 app.add_typer(stock, name="stock")
 
+export = typer.Typer(
+    help="Write what the broker has as JSON lines. No instance needs to run: without NATS_URL the"
+    " embedded server is started on the store for as long as it takes.",
+    no_args_is_help=True,
+)
+app.add_typer(export, name="export")
+
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
 
 
@@ -112,6 +119,42 @@ def stock_list(as_json: AsJson = False) -> None:
     from runtime.commands.stock import list_stock
 
     run(list_stock, load(), as_json)
+
+
+@export.command("events")
+def export_events() -> None:
+    """Every fact in the log, in its order. An order placed over HTTP begins with its OrderOpened."""
+    from runtime.commands.export import export_events
+    from runtime.commands.running import run
+
+    run(export_events, load())
+
+
+@export.command("orders")
+def export_orders() -> None:
+    """The newest public view of every order, finished or not, from the journals."""
+    from runtime.commands.export import export_orders
+    from runtime.commands.running import run
+
+    run(export_orders, load())
+
+
+@export.command("stock")
+def export_stock() -> None:
+    """The levels of every stock item."""
+    from runtime.commands.export import export_stock
+    from runtime.commands.running import run
+
+    run(export_stock, load())
+
+
+@export.command("dead-letters")
+def export_dead_letters() -> None:
+    """What was set aside, each once, and why."""
+    from runtime.commands.export import export_letters
+    from runtime.commands.running import run
+
+    run(export_letters, load())
 
 
 @app.command()
