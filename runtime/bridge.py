@@ -13,7 +13,7 @@ sent later, and no error of the server's leaves a closed client behind.
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ import trio
 import trio_asyncio
 from nats.aio.client import Client
 
-from runtime.link import Link, Message, OnLost, OnMessage, Subscription
+from runtime.link import Link, Message, OnLost, OnMessage, Outgoing, Subscription
 from runtime.log import BrokerConfigError, BrokerLostError
 
 ANSWER_TIMEOUT_S = 5.0  # No fsync worth waiting for takes longer; then the outcome is unknown.
@@ -129,6 +129,10 @@ class Bridge:
     ) -> None:
         """Write one message to the socket. It may be lost without a word; a `request` is not."""
         self._connected_link().publish(subject, payload, reply, headers)
+
+    def publish_many(self, messages: Iterable[Outgoing]) -> None:
+        """Write many messages at once, in order; each may be lost without a word."""
+        self._connected_link().publish_many(messages)
 
     def subscribe(self, subject: str, on_message: OnMessage, on_lost: OnLost) -> Subscription:
         """Receive on `subject` until closed, or until this connection is lost."""

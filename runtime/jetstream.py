@@ -137,7 +137,9 @@ class JetStreamLog:
             {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(n)}
             for n in range(1, len(puts) + 1)
         ]
-        for (subject, view), header in zip(puts[:-1], headers[:-1], strict=True):
-            self._bridge.publish(subject, view, headers=header)
+        self._bridge.publish_many(
+            (subject, view, header)
+            for (subject, view), header in zip(puts[:-1], headers[:-1], strict=True)
+        )
         subject, view = puts[-1]
         await self._api.publish(subject, view, {**headers[-1], "Nats-Batch-Commit": "1"})
