@@ -46,6 +46,16 @@ process: `sys.exit(run(root))` is a whole main, with signals, exit codes and a w
 feed/reader restarts
 State.RESTARTING
 
+**What it is like.** From OTP come specs, strategies, restart types, intensity, significant children, and the
+order of everything. Deliberately different: a start has a time limit; giving up is an abnormal end, so no parent
+lets a subtree die quietly and the process does not end with success; restarts wait, as in Akka, but inside the
+tree, where the supervisor goes on answering; a child stopped by hand stays stopped when its siblings restart; a
+failure during the first start is handled then, not after it; and since trio cannot kill a task, a child that
+outlives its cancellation ends the process. From Akka comes the back-off and when it forgets; Akka's parents know
+no order among siblings. triotp, OTP on trio too, counts restarts per child and returns when it gives up; here they
+count per supervisor, and giving up raises. From suture comes that events are values for one hook; suture stops
+its services all at once, and its back-off pauses the whole supervisor instead of one child.
+
 **The map.** Values: `spec` (what you write), `reports` (what you hear), `tree` (what you see), `errors`. Pure
 decisions: `exits` (is this end normal, abnormal, fatal?), `strategy` (who goes with whom), `intensity` (too
 often?), `backoff` (how long?). The mind: `child` (one record), `roster` (marks and next steps), `machine` (what
