@@ -158,6 +158,15 @@ def export_dead_letters() -> None:
 
 
 @app.command()
+def describe() -> None:
+    """Print streams, subjects, message types, actors and variables as JSON; needs no broker."""
+    from runtime.commands.describe import describe
+    from runtime.commands.running import run
+
+    run(describe, load())
+
+
+@app.command()
 def demo(
     orders: Annotated[int, typer.Option(min=2, help="At most so many of the excerpt's.")] = 10_000,
     clients: Annotated[int, typer.Option(min=1, max=200, help="Customers at a time.")] = 16,
