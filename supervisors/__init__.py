@@ -52,9 +52,9 @@ lets a subtree die quietly and the process does not end with success; restarts w
 tree, where the supervisor goes on answering; a child stopped by hand stays stopped when its siblings restart; a
 failure during the first start is handled then, not after it; and since trio cannot kill a task, a child that
 outlives its cancellation ends the process. From Akka comes the back-off and when it forgets; Akka's parents know
-no order among siblings. triotp, OTP on trio too, counts restarts per child and returns when it gives up; here they
-count per supervisor, and giving up raises. From suture comes that events are values for one hook; suture stops
-its services all at once, and its back-off pauses the whole supervisor instead of one child.
+no order among siblings. triotp, OTP on trio too, restarts each task by itself and counts its restarts alone; here
+siblings may depend on each other, and the count is the supervisor's. From suture comes that events are values for
+one hook; suture stops its services all at once, and its back-off pauses the whole supervisor instead of one child.
 
 **The map.** Values: `spec` (what you write), `reports` (what you hear), `tree` (what you see), `errors`. Pure
 decisions: `exits` (is this end normal, abnormal, fatal?), `strategy` (who goes with whom), `intensity` (too
