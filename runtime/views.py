@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from actors.actor import Actor, State
-from runtime.log import Log
+from runtime.log import BrokerLostError, Log
 
 LINGER_S = 0.1  # Between two writes: each takes all that has gathered.
 SETTLES_S = 1.0  # An order that is not finished by then is written as it is; most are, and are written once.
@@ -48,6 +48,7 @@ class Views:
         self._writing: dict[str, _Version] = {}
         self._filled = trio.Event()
         self._written = trio.Event()
+        self._is_running = False
         self._watchers: dict[str, list[Watcher]] = {}
         self._hurried = 0  # How many wait for everything to be written.
 
@@ -84,10 +85,16 @@ class Views:
                 del self._watchers[order_id]
 
     async def wait_written(self) -> None:
-        """Wait until every version put so far is stored, or overtaken by one that is."""
+        """Wait until every version put so far is stored, or overtaken by one that is.
+
+        Raises:
+            BrokerLostError: nobody writes any more; what is being stopped need not wait for it.
+        """
         self._hurried += 1
         try:
             while self._waiting or self._writing:
+                if not self._is_running:
+                    raise BrokerLostError("the views are not being written")
                 await self._written.wait()
         finally:
             self._hurried -= 1
@@ -98,11 +105,16 @@ class Views:
         Raises:
             BrokerLostError, RefusedError: what was being written is kept, and written by the next incarnation.
         """
+        self._is_running = True
         task_status.started()
-        while True:
-            await self._filled.wait()
-            await trio.sleep(LINGER_S)
-            await self._write_due()
+        try:
+            while True:
+                await self._filled.wait()
+                await trio.sleep(LINGER_S)
+                await self._write_due()
+        finally:
+            self._is_running = False
+            self._tell_written()
 
     async def _write_due(self) -> None:
         """Write the versions whose time has come; all of them, when somebody waits for that."""
@@ -123,8 +135,11 @@ class Views:
             self._filled = trio.Event()
             if self._waiting:
                 self._filled.set()
-        self._written.set()
-        self._written = trio.Event()
+        self._tell_written()
+
+    def _tell_written(self) -> None:
+        written, self._written = self._written, trio.Event()
+        written.set()
 
 
 def batched(keys: Sequence[str], most: int) -> Iterator[Sequence[str]]:
