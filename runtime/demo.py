@@ -43,7 +43,7 @@ def demo(
         print(f"the demo ended before there was a result: {ending.reason}", file=sys.stderr)
         return ending.code or EXIT_FAILED
     if as_json:
-        print(json.dumps({"good": verdict.is_good, **asdict(verdict)}, indent=2))
+        print(json.dumps({"good": verdict.is_good, **asdict(verdict)}))
     else:
         Console().print(result(verdict, store if is_worth_keeping else None))
     return 0 if verdict.is_good else EXIT_FAILED

@@ -128,19 +128,17 @@ def _money(minor: int) -> str:
 
 
 def _next(kept: Path | None) -> Text:
-    lines = ["Where to look next"]
-    if kept is not None:
-        lines += [
-            f"  NATS_STORE_DIR={kept} orders run    the same shop, its orders and its stock, still there",
-            f"  NATS_STORE_DIR={kept} orders export events",
-            f"  {kept / 'demo.log'}    what supervision reported",
+    if kept is None:
+        lines = [
+            "orders run                an instance of your own; then, in another terminal:",
+            "orders tree               what supervises what, and how often it was restarted",
+            "orders demo --keep DIR    keeps the store and the logs of such a run",
         ]
     else:
-        lines += [
-            "  orders run          an instance of your own; then, in another terminal:",
-            "  orders tree         what supervises what, and how often it was restarted",
-            "  orders demo --keep DIR    keeps the store and the logs of such a run",
+        lines = [
+            f"NATS_STORE_DIR={kept} orders run              the same shop, as it was left",
+            f"NATS_STORE_DIR={kept} orders export events    all that happened, in order",
+            f"{kept / 'demo.log'}    what supervision reported",
         ]
-    return Text(
-        "\n".join([*lines, "  README.md           what is promised, and under which conditions"])
-    )
+    lines.append("README.md                 what is promised, and under which conditions")
+    return Text("\n  ".join(["Where to look next", *lines]), no_wrap=True, overflow="ignore")

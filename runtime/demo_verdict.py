@@ -58,7 +58,7 @@ class Verdict:
     answers_503: int
     unanswered: int  # Requests cut off, refused or timed out.
     rejected_by_reason: Mapping[str, int]
-    cancels: Mapping[str, int]  # By why, and by what was answered.
+    cancels: Mapping[str, int]  # Those asked for: by why, or by why not.
     restarts_by_child: Mapping[str, int]
     rows_skipped: Mapping[str, int]
     stock_faults: Sequence[str]
@@ -140,4 +140,9 @@ def _kind_of(reason: str) -> str:
 
 def _cancels(cases: Iterable[Case]) -> dict[str, int]:
     asked = (case for case in cases if case.placing.cancel)
-    return dict(Counter(f"{case.placing.cancel}: {case.placed.cancel}" for case in asked))
+    return dict(Counter(map(_cancel_of, asked)).most_common())
+
+
+def _cancel_of(case: Case) -> str:
+    told = case.placed.cancel
+    return str(case.placing.cancel) if told == "cancelled" else f"asked {told or 'in vain'}"
