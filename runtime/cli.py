@@ -59,6 +59,46 @@ def run() -> None:
 
 
 @app.command()
+def place(
+    file: Annotated[
+        typer.FileBinaryRead | None,
+        typer.Argument(help="JSON lines, or the retail CSV; - is standard input."),
+    ] = None,
+    excerpt: Annotated[
+        bool, typer.Option("--excerpt", help="Place the orders that ship with this.")
+    ] = False,
+    at_a_time: Annotated[
+        int, typer.Option("--concurrency", min=1, max=500, help="Requests under way at a time.")
+    ] = 32,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds to repeat a request that gets no answer.")
+    ] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Place the orders of a file on a running instance, and print what became of them.
+
+    JSON lines hold the body of one POST /orders each, with an "idempotency_key" beside its fields where one is wanted.
+    Without one, the same line of the same file is the same order however often it is placed.
+
+    Exits with 1 if something was not answered; placing the file again places nothing twice.
+    """
+    from runtime.commands.place import open_excerpt, place
+    from runtime.commands.placing import Pace
+    from runtime.commands.running import run
+    from runtime.order_files import read_orders
+    from runtime.retail import RetailFormatError
+
+    if excerpt is (file is not None):
+        raise typer.BadParameter("give a FILE, or --excerpt")
+    source = file or open_excerpt()
+    try:
+        wanted = read_orders(source, Path(source.name).name)
+    except RetailFormatError as error:
+        raise typer.BadParameter(f"{source.name}: {error}") from error
+    run(place, load(), source, wanted, Pace(at_a_time, patience), as_json)
+
+
+@app.command()
 def show(
     order_id: Annotated[str, typer.Argument(help="As the answer to POST /orders gave it.")],
     as_json: AsJson = False,
