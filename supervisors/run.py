@@ -9,6 +9,8 @@
 | 71        | memory ran out                                                           |
 | 78        | a configuration fault, which no restart would cure                       |
 | 130       | SIGINT, or KeyboardInterrupt                                             |
+
+Code that holds the GIL for ever ends the process with SIGPROF instead of 70: nothing in it can run any more.
 """
 
 import os

@@ -1,12 +1,14 @@
 """A thread that notices when the trio loop stands still, which no trio task can.
 
 It asks the loop for a sign of life, shows all stacks when none comes, and ends the process when none comes
-for longer still. Code that holds the GIL stops this thread too; for that case `faulthandler` waits in C.
+for longer still. Code that holds the GIL stops this thread too; then the kernel counts, and SIGPROF shows the
+stacks and ends the process. Neither takes a process that was paused for one that hangs: the thread counts its
+own looks, the kernel the CPU time used.
 """
 
 import faulthandler
 import os
-import sys
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ from dataclasses import dataclass, field
 import trio
 
 EXIT_HUNG = 70  # EX_SOFTWARE
+TIMER_MAX_S = 1e6  # For a watchdog whose limits are infinite.
+STDERR = 2  # The descriptor: what sys.stderr is bound to may be gone.
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +37,8 @@ class Watchdog:
     def watching(self) -> Iterator[None]:
         """Watch the trio run that this is called in."""
         token = trio.lowlevel.current_trio_token()
+        # Chained to the default action, which is the end.
+        faulthandler.register(signal.SIGPROF, file=STDERR, all_threads=True, chain=True)
         thread = threading.Thread(target=self._watch, args=[token], name="watchdog", daemon=True)
         thread.start()
         try:
@@ -40,6 +46,7 @@ class Watchdog:
         finally:
             self._done.set()
             thread.join()
+            faulthandler.unregister(signal.SIGPROF)
 
     def end_process(self, after_s: float) -> None:
         """End the process before long, whatever the loop does in the meantime."""
@@ -49,10 +56,9 @@ class Watchdog:
         is_dumped = False
         try:
             while not self._done.wait(self.check_every_s):
-                # Counted in looks, not by a clock: while the process is paused, so is the count.
                 self.silent_s += self.check_every_s
                 token.run_sync_soon(self._hear, idempotent=True)
-                faulthandler.dump_traceback_later(2 * self.exit_after_s, exit=True)
+                signal.setitimer(signal.ITIMER_PROF, min(2 * self.exit_after_s, TIMER_MAX_S))
                 if self.silent_s < self.dump_after_s:
                     is_dumped = False
                 elif not is_dumped:
@@ -62,7 +68,7 @@ class Watchdog:
         except trio.RunFinishedError:
             pass  # There is no loop left to watch.
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _exit_if_due(self) -> None:
         if self._exit_in_s is not None:
@@ -77,6 +83,5 @@ class Watchdog:
 
 
 def _dump(why: str) -> None:
-    print(f"watchdog: {why}; all stacks follow", file=sys.__stderr__, flush=True)
-    if sys.__stderr__ is not None:
-        faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+    os.write(STDERR, f"watchdog: {why}; all stacks follow\n".encode())
+    faulthandler.dump_traceback(STDERR, all_threads=True)
