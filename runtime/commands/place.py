@@ -86,12 +86,16 @@ def render(tally: Tally) -> Table:
     )
     for name, reasons, style in kinds:
         for at, (reason, count) in enumerate(reasons.most_common()):
-            first = Text(tally.first[reason][:DETAIL_CHARS_MAX])
+            first = Text(_shortened(tally.first[reason]))
             table.add_row("" if at else name, Text(reason), first, f"{count:,}", style=style)
     if tally.untried_from_line is not None:
         what = f"from line {tally.untried_from_line} on"
         table.add_row("not tried", "the instance is gone", what, "", style="bold red")
     return table
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= DETAIL_CHARS_MAX else f"{text[:DETAIL_CHARS_MAX]}..."
 
 
 async def _show_progress(file: IO[bytes], tally: Tally) -> None:
