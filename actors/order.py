@@ -8,22 +8,26 @@ Every legal move:
 | - | OrderCreated that contradicts itself | rejected | |
 | pending | StockReserved, the last one awaited | reserved | OrderReserved |
 | pending | StockRefused | rejected | OrderRejected |
-| pending | CancelAsked, ReservationExpired, its deadline | cancelled | OrderCancelled |
+| pending | CancelAsked, its deadline | cancelled | OrderCancelled |
 | reserved | PaymentTaken | confirmed | OrderConfirmed |
 | reserved | PaymentRefused | rejected, or cancelled where a deadline was the reason | OrderRejected, OrderCancelled |
 | reserved | PaymentUnknown | needs_attention | |
-| reserved | CancelAsked, ReservationExpired, its deadline | reserved, withdrawn | OrderCancelled |
+| reserved | CancelAsked, its deadline | reserved, withdrawn | OrderCancelled |
 | needs_attention | CancelAsked | needs_attention, withdrawn | OrderCancelled |
 | withdrawn | PaymentRefunded, PaymentVoided, PaymentRefused | cancelled | |
+| withdrawn | PaymentTaken | withdrawn | OrderCancelled, to payment alone |
 | withdrawn | PaymentUnknown | needs_attention | |
 | needs_attention | PaymentTaken, PaymentRefused: as in reserved | | |
-| needs_attention | RetryAsked | reserved | PaymentRetried |
+| needs_attention | RetryAsked | reserved, with a new deadline | PaymentRetried |
+| rejected, cancelled | StockReserved, PaymentTaken | | OrderRejected, OrderCancelled: release it, give it back |
+| terminal, withdrawn | ReservationExpired | | what was missed: OrderConfirmed, OrderRejected or OrderCancelled |
 
 *Withdrawn* means that the cancel is decided and the payment is being undone; `cancelled` is said only when the money is
 known to be back. A terminal order that still awaits answers stays live until they have come; then only its id, status
 and a digest of its body are kept.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -52,6 +56,7 @@ from messages.generated.orders.v1 import (
     OrderCancelled,
     OrderConfirmed,
     OrderCreated,
+    OrderItem,
     OrderOpened,
     OrderRejected,
     OrderReserved,
@@ -69,6 +74,8 @@ from messages.generated.orders.v1 import (
 from messages.routing import KeysOf, by_order
 
 LINES_MAX = 100
+CUSTOMER_CHARS_MAX = 256
+TOKEN_CHARS_MAX = 128
 QUANTITY_MAX = 2**31 - 1
 TEXT_MAX = 256
 MINOR_MAX = 2**63 - 1
@@ -87,7 +94,9 @@ class OrderStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-TERMINAL = frozenset({OrderStatus.CONFIRMED, OrderStatus.REJECTED, OrderStatus.CANCELLED})
+_UNDONE = frozenset({OrderStatus.REJECTED, OrderStatus.CANCELLED})
+TERMINAL = _UNDONE | {OrderStatus.CONFIRMED}
+_CURRENCY = re.compile("[A-Z]{3}")
 _CODES = tuple(
     OrderStatus
 )  # A status' place in this tuple is its code in Remains: only ever add at the end.
@@ -217,7 +226,7 @@ class OrderActor:
                 if isinstance(heard, OrderCreated):
                     same = digest_of(heard) == state.digest
                     return _answer(Outcome.DONE if same else Outcome.REUSED, state.status)
-                return _advance(state, heard, now_ms)
+                return self._advance(state, heard, now_ms)
             case unexpected:
                 raise TypeError(f"order {order_id} has a state of type {type(unexpected).__name__}")
 
@@ -244,12 +253,62 @@ class OrderActor:
         opened = OrderOpened(order_id=state.order_id, lines=lines, expires_ms=state.deadline_ms)
         return _step(state, opened, answer=Answer(Outcome.DONE, status))
 
+    def _advance(self, state: OrderState, heard: Heard, now_ms: int) -> Step:
+        status = state.status
+        match heard:
+            case StockReserved() | StockRefused() if status is not OrderStatus.PENDING:
+                return _settle(state, heard)
+            case StockReserved():
+                return _reserve(state, heard, now_ms)
+            case StockRefused():
+                state = _without(state, heard.skus)
+                reason = f"out_of_stock: {heard.missing_sku}"
+                return _close(state, OrderStatus.REJECTED, heard, now_ms, reason)
+            case CancelAsked():
+                return _cancel(state, heard, now_ms)
+            case RetryAsked():
+                return self._retry(state, heard, now_ms)
+            case ReservationExpired() if state.withdrawn or status in TERMINAL:
+                return Step(facts=(_decision(state.order_id, status, heard.skus, state.reason),))
+            case Due() if state.due_ms is not None and state.due_ms <= now_ms:
+                return _withdraw(state, heard, now_ms, "reservation_expired")
+            case (
+                PaymentTaken()
+                | PaymentRefused()
+                | PaymentUnknown()
+                | PaymentRefunded()
+                | PaymentVoided()
+            ):
+                return _advance_payment(state, heard, now_ms)
+            case _:
+                return NOTHING  # A late copy of a fact already acted on.
+
+    def _retry(self, state: OrderState, heard: RetryAsked, now_ms: int) -> Step:
+        if state.status is not OrderStatus.NEEDS_ATTENTION:
+            return _answer(Outcome.TOO_LATE, state.status)
+        deadline_ms = now_ms + self._ttl_ms  # The old one has passed, and would cancel at once.
+        state = _move(state, OrderStatus.RESERVED, heard, now_ms, deadline_ms=deadline_ms)
+        retried = PaymentRetried(order_id=state.order_id)
+        return _step(state, retried, answer=Answer(Outcome.DONE, state.status))
+
 
 def find_fault(created: OrderCreated) -> str:
     """Why an order contradicts itself or the limits; empty where it does not."""
-    items = created.items
-    if len(created.customer_id) > TEXT_MAX or len(created.payment_token) > TEXT_MAX:
-        return f"customer_id and payment_token may have {TEXT_MAX} characters"
+    if not 1 <= len(created.customer_id) <= CUSTOMER_CHARS_MAX:
+        return f"a customer id must have 1 to {CUSTOMER_CHARS_MAX} characters"
+    if not 1 <= len(created.payment_token) <= TOKEN_CHARS_MAX:
+        return f"a payment token must have 1 to {TOKEN_CHARS_MAX} characters"
+    if not _CURRENCY.fullmatch(created.currency):
+        return f"currency {created.currency[:8]!r} is no ISO 4217 code"
+    if fault := _find_fault_in_lines(created.items):
+        return fault
+    total = sum(item.quantity * item.unit_price_minor for item in created.items)
+    if created.total_minor != total or total > MINOR_MAX:
+        return f"total {created.total_minor} is not the sum of the lines, {total}"
+    return ""
+
+
+def _find_fault_in_lines(items: list[OrderItem]) -> str:
     if not 1 <= len(items) <= LINES_MAX:
         return f"{len(items)} lines; 1 to {LINES_MAX} are allowed"
     for item in items:
@@ -261,45 +320,7 @@ def find_fault(created: OrderCreated) -> str:
             return f"unit price {item.unit_price_minor} of {item.sku} must be positive"
     if len({item.sku for item in items}) < len(items):
         return "one SKU stands in two lines"
-    if not (
-        len(created.currency) == 3 and created.currency.isascii() and created.currency.isupper()
-    ):
-        return f"currency {created.currency[:8]!r} is no ISO 4217 code"
-    total = sum(item.quantity * item.unit_price_minor for item in items)
-    if created.total_minor != total or total > MINOR_MAX:
-        return f"total {created.total_minor} is not the sum of the lines, {total}"
     return ""
-
-
-def _advance(state: OrderState, heard: Heard, now_ms: int) -> Step:
-    status = state.status
-    match heard:
-        case StockReserved() | StockRefused() if status is not OrderStatus.PENDING:
-            return _settle(state, heard)
-        case StockReserved():
-            return _reserve(state, heard, now_ms)
-        case StockRefused():
-            state = _without(state, heard.skus)
-            reason = f"out_of_stock: {heard.missing_sku}"
-            return _close(state, OrderStatus.REJECTED, heard, now_ms, reason)
-        case CancelAsked() | RetryAsked():
-            return _asked(state, heard, now_ms)
-        case ReservationExpired() | Due():
-            return _withdraw(state, heard, now_ms, "reservation_expired")
-        case PaymentTaken() | PaymentRefused() | PaymentUnknown() if status in TERMINAL:
-            return _after_payment(state, heard)
-        case PaymentTaken():
-            return _paid(state, heard, now_ms)
-        case PaymentRefused():
-            return _refused(state, heard, now_ms)
-        case PaymentUnknown():
-            parked = _move(state, OrderStatus.NEEDS_ATTENTION, heard, now_ms, reason=heard.detail)
-            return _step(parked)
-        case PaymentRefunded() | PaymentVoided() if state.withdrawn and status not in TERMINAL:
-            refund_id = heard.refund_id if isinstance(heard, PaymentRefunded) else ""
-            return _step(_move(state, OrderStatus.CANCELLED, heard, now_ms, refund_id=refund_id))
-        case _:
-            return NOTHING  # A late copy of a fact already acted on.
 
 
 def _reserve(state: OrderState, heard: StockReserved, now_ms: int) -> Step:
@@ -317,46 +338,57 @@ def _reserve(state: OrderState, heard: StockReserved, now_ms: int) -> Step:
 
 
 def _settle(state: OrderState, heard: StockReserved | StockRefused) -> Step:
-    """An answer after the decision. What it holds is released by the OrderRejected or OrderCancelled already owed."""
+    """An answer after the decision: what it holds is released, once."""
     settled = _without(state, heard.skus)
-    return Step({state.order_id: settled}, can_wait=True) if settled != state else NOTHING
+    if settled == state:
+        return NOTHING
+    if isinstance(heard, StockRefused):
+        return _step(settled)
+    return _step(settled, _decision(state.order_id, state.status, heard.skus, state.reason))
 
 
-def _asked(state: OrderState, heard: CancelAsked | RetryAsked, now_ms: int) -> Step:
-    status = state.status
-    if isinstance(heard, CancelAsked):
-        if status is OrderStatus.CANCELLED or state.withdrawn:
-            return _answer(Outcome.DONE, status)
-        if status in TERMINAL:
-            return _answer(Outcome.TOO_LATE, status)
-        return _withdraw(state, heard, now_ms, "cancel_asked")
-    if status is not OrderStatus.NEEDS_ATTENTION:
-        return _answer(Outcome.TOO_LATE, status)
-    state = _move(state, OrderStatus.RESERVED, heard, now_ms)
-    retried = PaymentRetried(order_id=state.order_id)
-    return _step(state, retried, answer=Answer(Outcome.DONE, state.status))
+def _cancel(state: OrderState, heard: CancelAsked, now_ms: int) -> Step:
+    if state.status is OrderStatus.CANCELLED or state.withdrawn:
+        return _answer(Outcome.DONE, state.status)
+    if state.status in TERMINAL:
+        return _answer(Outcome.TOO_LATE, state.status)
+    return _withdraw(state, heard, now_ms, "cancel_asked")
 
 
-def _withdraw(
-    state: OrderState, heard: CancelAsked | ReservationExpired | Due, now_ms: int, reason: str
-) -> Step:
+def _withdraw(state: OrderState, heard: CancelAsked | Due, now_ms: int, reason: str) -> Step:
     """Cancel: at once where no payment was asked for; otherwise as soon as the payment is known to be undone."""
     if state.status is OrderStatus.PENDING:
         return _close(state, OrderStatus.CANCELLED, heard, now_ms, reason)
-    overdue = not isinstance(heard, CancelAsked)
-    if state.withdrawn or state.status in TERMINAL:
-        return NOTHING
-    if overdue and state.status is OrderStatus.NEEDS_ATTENTION:
-        return NOTHING  # Parked for a person; the stock stays held until they have decided.
     state = _move(state, state.status, heard, now_ms, withdrawn=True, reason=reason)
     cancelled = OrderCancelled(order_id=state.order_id, skus=state.skus, reason=reason)
     return _step(state, cancelled, answer=Answer(Outcome.DONE, state.status))
 
 
+def _advance_payment(state: OrderState, heard: Message, now_ms: int) -> Step:
+    status = state.status
+    match heard:
+        case PaymentTaken() if status in _UNDONE:
+            return Step(facts=(_give_back(state.order_id, state.reason),))
+        case _ if status not in (OrderStatus.RESERVED, OrderStatus.NEEDS_ATTENTION):
+            return NOTHING  # A late copy of a fact already acted on.
+        case PaymentTaken():
+            return _paid(state, heard, now_ms)
+        case PaymentRefused():
+            return _refused(state, heard, now_ms)
+        case PaymentUnknown() if status is OrderStatus.RESERVED or state.reason != heard.detail:
+            parked = _move(state, OrderStatus.NEEDS_ATTENTION, heard, now_ms, reason=heard.detail)
+            return _step(parked)
+        case PaymentRefunded() | PaymentVoided() if state.withdrawn:
+            refund_id = heard.refund_id if isinstance(heard, PaymentRefunded) else ""
+            return _step(_move(state, OrderStatus.CANCELLED, heard, now_ms, refund_id=refund_id))
+        case _:
+            return NOTHING
+
+
 def _paid(state: OrderState, heard: PaymentTaken, now_ms: int) -> Step:
     if state.withdrawn:
-        # Taken while we withdrew: payment hears our OrderCancelled next, and gives it back.
-        return _step(msgspec.structs.replace(state, charge_id=heard.charge_id))
+        state = msgspec.structs.replace(state, charge_id=heard.charge_id)
+        return _step(state, _give_back(state.order_id, state.reason))
     state = _move(state, OrderStatus.CONFIRMED, heard, now_ms, charge_id=heard.charge_id, reason="")
     return _step(state, OrderConfirmed(order_id=state.order_id, skus=state.skus))
 
@@ -367,13 +399,6 @@ def _refused(state: OrderState, heard: PaymentRefused, now_ms: int) -> Step:
     if heard.code == DEADLINE_PASSED:
         return _close(state, OrderStatus.CANCELLED, heard, now_ms, "payment_deadline_passed")
     return _close(state, OrderStatus.REJECTED, heard, now_ms, f"payment_refused: {heard.code}")
-
-
-def _after_payment(state: OrderState, heard: Heard) -> Step:
-    """A payment's news for an order that is already decided."""
-    if isinstance(heard, PaymentTaken) and state.status is not OrderStatus.CONFIRMED:
-        return Step(facts=(_give_back(state.order_id, state.reason),))
-    return NOTHING
 
 
 def _after(remains: Remains, heard: Heard) -> Step:
@@ -388,10 +413,11 @@ def _after(remains: Remains, heard: Heard) -> Step:
             return _answer(Outcome.DONE if cancelled else Outcome.TOO_LATE, status)
         case RetryAsked():
             return _answer(Outcome.TOO_LATE, status)
-        case StockReserved() if status is not OrderStatus.CONFIRMED:
-            released = OrderCancelled(order_id=heard.order_id, skus=heard.skus, reason="late")
-            return Step(facts=(released,))
-        case PaymentTaken() if status is not OrderStatus.CONFIRMED:
+        case StockReserved() if status in _UNDONE:
+            return Step(facts=(_decision(heard.order_id, status, heard.skus, "late"),))
+        case ReservationExpired():
+            return Step(facts=(_decision(heard.order_id, status, heard.skus, "late"),))
+        case PaymentTaken() if status in _UNDONE:
             return Step(facts=(_give_back(heard.order_id, "late"),))
         case _:
             return NOTHING
@@ -402,11 +428,22 @@ def _miss(heard: Heard) -> Step:
     match heard:
         case CancelAsked() | RetryAsked():
             return _answer(Outcome.UNKNOWN, "")
-        case StockReserved():
-            released = OrderCancelled(order_id=heard.order_id, skus=heard.skus, reason="unknown")
-            return Step(facts=(released,))
+        case StockReserved() | ReservationExpired():
+            cancelled = OrderStatus.CANCELLED
+            return Step(facts=(_decision(heard.order_id, cancelled, heard.skus, "unknown"),))
         case _:
             return NOTHING
+
+
+def _decision(order_id: str, status: OrderStatus, skus: list[str], reason: str) -> Message:
+    """What inventory is told of a finished order; of one that it was told before, it holds nothing any more."""
+    match status:
+        case OrderStatus.CONFIRMED:
+            return OrderConfirmed(order_id=order_id, skus=skus)
+        case OrderStatus.REJECTED:
+            return OrderRejected(order_id=order_id, skus=skus, reason=reason)
+        case _:
+            return OrderCancelled(order_id=order_id, skus=skus, reason=reason)
 
 
 def _give_back(order_id: str, reason: str) -> OrderCancelled:
@@ -417,11 +454,8 @@ def _give_back(order_id: str, reason: str) -> OrderCancelled:
 def _close(state: OrderState, status: OrderStatus, heard: Heard, now_ms: int, reason: str) -> Step:
     """End an order whose payment is not in doubt, and have its stock released."""
     state = _move(state, status, heard, now_ms, reason=reason)
-    told = OrderRejected if status is OrderStatus.REJECTED else OrderCancelled
     answer = Answer(Outcome.DONE, status) if isinstance(heard, CancelAsked) else None
-    return _step(
-        state, told(order_id=state.order_id, skus=state.skus, reason=reason), answer=answer
-    )
+    return _step(state, _decision(state.order_id, status, state.skus, reason), answer=answer)
 
 
 def _move(

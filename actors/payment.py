@@ -8,6 +8,7 @@ same idempotency key. An unknown outcome is retried until the deadline with that
 | doing | hears | then does | owes |
 |---|---|---|---|
 | - | OrderReserved | charge | |
+| - | OrderCancelled | | PaymentVoided: nothing was begun, or all of it is over |
 | charge, ask | captured | taken, or refund where cancelled | PaymentTaken |
 | charge | declined | forgets it | PaymentRefused, or PaymentVoided where cancelled |
 | charge | unknown, not charged | pauses and charges again; asks where cancelled or past the deadline | |
@@ -139,7 +140,7 @@ class PaymentActor:
         order_id = heard.key if isinstance(heard, Due | CallAnswered) else heard.order_id  # type: ignore[attr-defined]  # All it hears has one.
         state: PaymentState | None = states.get(order_id)
         if state is None:
-            return self._begin(heard, now_ms) if isinstance(heard, OrderReserved) else NOTHING
+            return self._begin(heard, now_ms)
         match heard:
             case CallAnswered() if heard.call == state.call:
                 return self._answered(state, heard, now_ms)
@@ -154,16 +155,23 @@ class PaymentActor:
             case _:
                 return NOTHING  # A late copy of a fact already acted on.
 
-    def _begin(self, reserved: OrderReserved, now_ms: int) -> Step:
-        state = PaymentState(
-            order_id=reserved.order_id,
-            amount_minor=reserved.amount_minor,
-            currency=reserved.currency,
-            token=reserved.payment_token,
-            doing=Doing.CHARGE,
-            deadline_ms=now_ms + self._deadline_ms,
-        )
-        return _keep(state)
+    def _begin(self, heard: Heard, now_ms: int) -> Step:
+        match heard:
+            case OrderReserved():
+                state = PaymentState(
+                    order_id=heard.order_id,
+                    amount_minor=heard.amount_minor,
+                    currency=heard.currency,
+                    token=heard.payment_token,
+                    doing=Doing.CHARGE,
+                    deadline_ms=now_ms + self._deadline_ms,
+                )
+                return _keep(state)
+            case OrderCancelled():
+                # An order that waits for its payment to be undone hears of it even if its request never came through.
+                return Step(facts=(PaymentVoided(order_id=heard.order_id),))
+            case _:
+                return NOTHING
 
     def _answered(self, state: PaymentState, heard: CallAnswered, now_ms: int) -> Step:
         order_id = state.order_id
