@@ -90,12 +90,12 @@ def place(
 
     if excerpt is (file is not None):
         raise typer.BadParameter("give a FILE, or --excerpt")
-    source = file or open_excerpt()
-    try:
-        wanted = read_orders(source, Path(source.name).name)
-    except RetailFormatError as error:
-        raise typer.BadParameter(f"{source.name}: {error}") from error
-    run(place, load(), source, wanted, Pace(at_a_time, patience), as_json)
+    with file or open_excerpt() as source:
+        try:
+            wanted = read_orders(source, Path(source.name).name)
+        except RetailFormatError as error:
+            raise typer.BadParameter(f"{source.name}: {error}") from error
+        run(place, load(), source, wanted, Pace(at_a_time, patience), as_json)
 
 
 @app.command()
@@ -222,7 +222,7 @@ def demo(
     from runtime.demo import demo
 
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-        raise typer.BadParameter(f"{keep} is no new or empty directory", param_hint="--keep")
+        raise typer.BadParameter(f"neither new nor empty: {keep}", param_hint="--keep")
     sys.exit(
         demo(
             orders_max=orders,

@@ -110,6 +110,10 @@ def environment(store: Path) -> dict[str, str]:
     }
 
 
+class CustomersFailedError(Exception):
+    """The process that places the orders failed: the end of what it had to say."""
+
+
 class _Demo:
     """The tree of the demo, and what is heard while it runs."""
 
@@ -161,19 +165,22 @@ class _Demo:
         command = demo_load.command(
             str(config.http_bind), str(config.admin_bind), options.orders_max, options.clients
         )
-        async with trio.open_nursery() as nursery:
-            with (options.store / "customers.log").open("wb") as log:
-                process = await nursery.start(
-                    partial(
-                        trio.run_process,
-                        command,
-                        stdout=subprocess.PIPE,
-                        stderr=log,
-                        start_new_session=True,  # A Ctrl-C is for us; we then end it.
-                    )
+        with (options.store / "customers.log").open("w+b") as log:
+            async with trio.open_nursery() as nursery:
+                start = partial(
+                    trio.run_process,
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    check=False,
+                    start_new_session=True,  # A Ctrl-C is for us; we then end it.
                 )
-            async for line in _lines(process.stdout):
-                self._hear(_decode(line))
+                process = await nursery.start(start)
+                async for line in _lines(process.stdout):
+                    self._hear(_decode(line))
+            if process.returncode:
+                log.seek(0)
+                raise CustomersFailedError(log.read().decode(errors="replace")[-1000:])
 
     def _hear(self, told: Told) -> None:
         evidence, screen = self.evidence, self._screen
