@@ -26,4 +26,5 @@ class LogClock:
 
     def when(self, at_ms: int) -> float:
         """The same moment on the monotonic clock, in seconds: what to sleep until."""
-        return (at_ms - self._ahead_ms) / 1000
+        # Half a millisecond late: rounded down to a whole one, it must not turn out too early.
+        return (at_ms - self._ahead_ms + 0.5) / 1000

@@ -59,7 +59,7 @@ def _identity(item: Item) -> Identity:
         case Delivery():
             return (item.seq, item.index)
         case Ask():
-            return ("ask", type(item.fact).__name__, getattr(item.fact, "order_id", ""))
+            return ("ask", repr(item.fact))
         case _:
             return (type(item).__name__, item.key)
 

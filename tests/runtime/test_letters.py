@@ -1,0 +1,73 @@
+"""Dead letters, as they are stored."""
+
+from actors.actor import CallAnswered, CallOutcome, Due, Enquiry
+from messages.generated.orders.v1 import CancelAsked, StockCounted
+from messages.record import Envelope, Letter, decode_letter
+from runtime.letters import letter_about, order_of, store_letter
+from runtime.mailbox import Ask, Delivery
+from runtime.memory import MemoryLog
+from runtime.recall import Address
+
+ORDER_1 = Address("order", 1)
+
+
+def letter(seq: int = 0, index: int = 0, kind: str = "CancelAsked", reason: str = "why") -> Letter:
+    return Letter(seq, index, kind, b"body", reason)
+
+
+async def store(*letters: tuple[Letter, str]) -> MemoryLog:
+    log = MemoryLog()
+    for each, burial in letters:
+        await store_letter(log, ORDER_1, each, burial)
+    return log
+
+
+async def test_a_letter_is_stored_whole_on_its_shards_subject_with_headers_for_people() -> None:
+    stored = letter(7, 2)
+    log = await store((stored, "i1/1.3.0"))
+    (entry,) = log.store.entries
+    assert entry.subject == "ORDER.dead.order.1"
+    assert decode_letter(entry.payload) == stored
+    assert entry.headers == {
+        "Orders-Letter-Id": "order.1.7.2",
+        "Orders-Type": "CancelAsked",
+        "Orders-Reason": "why",
+    }
+
+
+async def test_two_letters_have_two_ids_and_the_same_one_again_has_the_same() -> None:
+    log = await store(
+        (letter(7, 2), "i1/1.3.0"),
+        (letter(7, 2), "i1/2.1.0"),  # After a crash in between.
+        (letter(7, 3), "i1/2.1.1"),
+        (letter(), "i1/2.2.0"),
+        (letter(), "i1/2.3.0"),
+    )
+    ids = [entry.headers["Orders-Letter-Id"] for entry in log.store.entries]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 4
+
+
+async def test_whatever_a_reason_contains_becomes_a_header_that_the_log_takes() -> None:
+    log = await store((letter(1, reason="caf\u00e9\r\nX: y" + "z" * 9_999, kind="T" * 999), ""))
+    headers = log.store.entries[0].headers
+    assert headers["Orders-Reason"].startswith("caf???X: y")
+    assert len(headers["Orders-Reason"]) == 500
+    assert len((await store((letter(reason=""), ""))).store.entries) == 1
+
+
+def test_a_letter_says_where_its_fact_stands_and_whom_it_is_about() -> None:
+    fact = CancelAsked(order_id="o1")
+    delivered = Delivery(7, 2, 0, True, Envelope(fact, "o1"))
+    about = letter_about(delivered, fact, "00-trace", "why")
+    assert (about.seq, about.index, about.correlation_id) == (7, 2, "o1")
+    assert about.payload == bytes(fact)
+    assert letter_about(Ask(fact), fact, "", "why").seq == 0
+    answered = CallAnswered("o1", Enquiry("o1"), CallOutcome.UNKNOWN)
+    assert b"Enquiry" in letter_about(answered, answered, "", "why").payload
+
+
+def test_every_kind_of_news_names_its_order_if_it_has_one() -> None:
+    assert order_of(CancelAsked(order_id="o1")) == "o1"
+    assert order_of(Due("order:o1")) == "o1"
+    assert order_of(StockCounted(sku="a")) == ""
