@@ -18,7 +18,6 @@ import msgspec
 import pytest
 import trio
 from betterproto import Message
-from trio.testing import MockClock
 
 from actors import ACTORS, Place, Terms
 from actors.actor import Answer
@@ -349,8 +348,8 @@ def open_shop() -> Callable[[], Any]:
 
 
 @pytest.fixture
-async def shop(autojump_clock: MockClock) -> AsyncIterator[Shop]:
-    """A shop with stock and one running process, in virtual time."""
+async def shop() -> AsyncIterator[Shop]:
+    """A shop with stock and one running process. Ask for `autojump_clock` beside it: that makes its time virtual."""
     async with _open_shop() as shop:
         await shop.start()
         await shop.count(a=100, b=100, c=1)

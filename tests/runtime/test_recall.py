@@ -1,0 +1,152 @@
+"""Recalling a shard: its snapshot and its records, or its records alone."""
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from actors import ACTORS, Place, Terms
+from actors.actor import Outcome, Remains
+from actors.payment import Doing, PaymentState
+from messages.record import Change, Cursor, Record, RecordError, encode_record
+from runtime.log import BrokerLostError
+from runtime.memory import MemoryLog
+from runtime.recall import Address, Memory, recall
+
+PAYMENT = Address("payment", 0)
+
+
+def payment(order_id: str) -> PaymentState:
+    return PaymentState(order_id, 100, "GBP", "tok_ok", Doing.CHARGE, deadline_ms=9)
+
+
+def memory() -> Memory:
+    return Memory(ACTORS["payment"](Terms(), Place(0, 1)))
+
+
+async def recalled(log: MemoryLog) -> Memory:
+    return await recall(log, PAYMENT, memory().actor)
+
+
+async def append(log: MemoryLog, turn: int, cursor: Cursor, **states: PaymentState | None) -> int:
+    """One record of the shard."""
+    known = memory()
+    changes = []
+    for key, state in states.items():
+        known.put(key, state, f"trace-{key}", 0)
+        changes.append(
+            Change(key, None, "") if state is None else known.encode_changes(iter([key]))[0]
+        )
+    return await log.append(PAYMENT.journal, encode_record(Record("i1/1", turn, cursor, changes)))
+
+
+async def test_nothing_is_known_of_a_shard_that_never_ran() -> None:
+    memory = await recalled(MemoryLog())
+    assert (memory.live, memory.seq, memory.owner, memory.cursor) == ({}, 0, "", Cursor())
+
+
+async def test_the_newest_state_of_each_key_counts_and_what_is_forgotten_is_gone() -> None:
+    log = MemoryLog()
+    await append(log, 0, Cursor(1), a=payment("a"), b=payment("b"))
+    await log.append("ORDER.journal.order.0", b"not ours")
+    await append(log, 1, Cursor(4, 2), a=None, c=payment("c"))
+    memory = await recalled(log)
+    assert memory.live == {"b": payment("b"), "c": payment("c")}
+    assert memory.traces == {"b": "trace-b", "c": "trace-c"}
+    assert (memory.seq, memory.owner, memory.cursor) == (3, "i1/1", Cursor(4, 2))
+    assert memory.unsaved == 2
+
+
+async def test_a_snapshot_spares_the_records_before_it() -> None:
+    log = MemoryLog()
+    await append(log, 0, Cursor(1), a=payment("a"))
+    await log.put_snapshot(PAYMENT.snapshot, (await recalled(log)).to_snapshot())
+    await append(log, 1, Cursor(3), b=payment("b"))
+    memory = await recalled(log)
+    assert (set(memory.live), memory.unsaved, set(memory.recent)) == ({"a", "b"}, 1, {"b"})
+    assert (memory.seq, memory.cursor) == (2, Cursor(3))
+
+
+async def test_a_snapshot_as_new_as_the_journal_is_enough() -> None:
+    log = MemoryLog()
+    await append(log, 0, Cursor(1), a=payment("a"))
+    await log.put_snapshot(PAYMENT.snapshot, (await recalled(log)).to_snapshot())
+    memory = await recalled(log)
+    assert (set(memory.live), memory.recent, memory.unsaved) == ({"a"}, {}, 0)
+
+
+async def test_a_journal_that_retention_has_emptied_is_continued_from_its_snapshot() -> None:
+    log = MemoryLog()
+    await append(log, 0, Cursor(1), a=payment("a"))
+    kept = (await recalled(log)).to_snapshot()
+    log = MemoryLog()
+    await log.put_snapshot(PAYMENT.snapshot, kept)
+    memory = await recalled(log)
+    assert set(memory.live) == {"a"}
+    await log.append(PAYMENT.journal, b"the next", expect=memory.seq)
+
+
+async def test_damage_is_not_passed_over() -> None:
+    log = MemoryLog()
+    await append(log, 0, Cursor(1), a=payment("a"))
+    stored = log.store.entries[0].payload
+    damaged = MemoryLog()
+    await damaged.append(PAYMENT.journal, stored[:-1] + b"\x00")
+    with pytest.raises(RecordError, match="checksum"):
+        await recalled(damaged)
+    await log.put_snapshot(PAYMENT.snapshot, (await recalled(log)).to_snapshot()[:-1])
+    with pytest.raises(RecordError, match="checksum"):
+        await recalled(log)
+
+
+async def test_a_broker_lost_meanwhile_is_said_so() -> None:
+    log = MemoryLog()
+    log.disconnect()
+    with pytest.raises(BrokerLostError):
+        await recalled(log)
+
+
+async def test_finished_orders_are_known_from_snapshot_and_records_alike(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as customers:
+        for number in range(40):
+            customers.start_soon(shop.place, f"o{number}")
+    await shop.place("open", "tok_slow")
+    await shop.wait_status("o39", "confirmed")
+    await shop.process.stop()
+    for actor, count in shop.counts.items():
+        for number in range(count):
+            with_snapshot = await shop.recalled(actor, number)
+            alone = await shop.recalled(actor, number, snapshots=False)
+            assert (with_snapshot.live, with_snapshot.cursor) == (alone.live, alone.cursor)
+            assert (with_snapshot.seq, with_snapshot.owner) == (alone.seq, alone.owner)
+            assert with_snapshot.unsaved == 0 < alone.unsaved
+            assert len(with_snapshot.archive) == len(alone.archive)
+    order_0 = await shop.recalled("order", 0)
+    order_1 = await shop.recalled("order", 1)
+    assert len(order_0.archive) + len(order_1.archive) == 40
+    for number in range(40):
+        found = [m.get(f"o{number}") for m in (order_0, order_1)]
+        assert [type(f) for f in found if f] == [Remains]
+
+
+async def test_the_answer_about_a_finished_order_stays_the_same_over_snapshots_and_restarts(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    await shop.place("o1", a=2)
+    await shop.wait_status("o1", "confirmed")
+    for loss in ("stop", "kill"):
+        if loss == "stop":
+            await shop.process.stop()
+        else:
+            shop.process.kill()
+        await shop.start()
+        again = await shop.place("o1", a=2)
+        assert (again.outcome, again.status) == (Outcome.DONE, "confirmed")
+        other = await shop.place("o1", a=3)
+        assert other.outcome == Outcome.REUSED
+        late = await shop.cancel("o1")
+        assert (late.outcome, late.status) == (Outcome.TOO_LATE, "confirmed")
+    assert shop.taken_minor("o1") == 200
