@@ -50,6 +50,7 @@ class Views:
         self._written = trio.Event()
         self._is_running = False
         self._watchers: dict[str, list[Watcher]] = {}
+        self._writes = 0
         self._hurried = 0  # How many wait for everything to be written.
 
     def put(self, order_id: str, actor: Actor, state: State, traceparent: str) -> None:
@@ -91,8 +92,9 @@ class Views:
             BrokerLostError: nobody writes any more; what is being stopped need not wait for it.
         """
         self._hurried += 1
+        enough = self._writes + 2  # The one under way may have left some out; the next takes all.
         try:
-            while self._waiting or self._writing:
+            while (self._waiting or self._writing) and self._writes < enough:
                 if not self._is_running:
                     raise BrokerLostError("the views are not being written")
                 await self._written.wait()
@@ -135,6 +137,7 @@ class Views:
             self._filled = trio.Event()
             if self._waiting:
                 self._filled.set()
+        self._writes += 1
         self._tell_written()
 
     def _tell_written(self) -> None:
