@@ -12,6 +12,8 @@ sent later, and no error of the server's leaves a closed client behind.
 """
 
 import asyncio
+import importlib.util
+import re
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -171,6 +173,8 @@ class Bridge:
 
     async def _connect(self, client: "_Client") -> None:
         who = self._address
+        if who.creds_file is not None:
+            _check_creds(who.creds_file)
         await trio_asyncio.aio_as_trio(client.open)(
             servers=list(who.servers),
             name=self._name,
@@ -257,10 +261,30 @@ class _Client(Client):
 _TROUBLES = (OSError, EOFError, nats.errors.Error, asyncio.TimeoutError)
 
 
+class _CredsError(nats.errors.Error):
+    """The credentials file is of no use."""
+
+
+def _check_creds(creds_file: Path) -> None:
+    """Refuse what nats-py cannot take: without a JWT in the file it would read on for ever."""
+    try:
+        text = creds_file.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _CredsError(f"the credentials file cannot be read: {error}") from error
+    if not re.search(
+        r"BEGIN NATS USER JWT-+\s+\S+\s(?s:.*)BEGIN USER NKEY SEED-+\s+SU\w{56}\s", text
+    ):
+        raise _CredsError(f"{creds_file} is no credentials file: it has no user JWT and seed in it")
+    if importlib.util.find_spec("nkeys") is None:
+        raise _CredsError("credentials need the package nkeys, which is not installed")
+
+
 def _is_refusal(trouble: BaseException) -> bool:
     """Whether it is about who we are, so that trying again will not help."""
     text = str(trouble).lower()
-    return isinstance(trouble, ssl.SSLError) or ("auth" in text and "timeout" not in text)
+    return isinstance(trouble, ssl.SSLError | _CredsError) or (
+        "auth" in text and "timeout" not in text
+    )
 
 
 def _tls_context(who: Address) -> ssl.SSLContext | None:

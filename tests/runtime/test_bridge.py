@@ -1,7 +1,9 @@
 """The bridge before a real server and one that misbehaves: it fails promptly and never hangs."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,8 +135,7 @@ async def test_a_closed_subscription_hears_no_more(bridge: Bridge) -> None:
     await bridge.request("nobody.here")
     subscription.close()
     subscription.close()
-    bridge.publish("topic.x", b"2")
-    await bridge.request("nobody.here")
+    assert (await bridge.request("topic.x", b"2")).status == 503, "the broker knows as well"
     assert [message.payload for message in heard] == [b"1"]
 
 
@@ -283,6 +284,22 @@ async def test_a_callback_that_raises_costs_the_connection_and_not_the_bridge(
     assert (await bridge.request("nobody.here")).status == 503
 
 
+async def test_an_error_nobody_caught_costs_the_connection_and_not_the_bridge(
+    bridge: Bridge,
+) -> None:
+    def fail() -> None:
+        raise ValueError("a bug in the client")
+
+    def fail_later(message: Message) -> None:
+        asyncio.get_running_loop().call_soon(fail)
+
+    bridge.subscribe("topic.x", fail_later, lambda why: None)
+    bridge.publish("topic.x")
+    with trio.fail_after(2):
+        await bridge.wait_disconnected()
+        await bridge.wait_connected()
+
+
 async def test_when_it_is_cancelled_what_waits_fails_and_the_connection_is_closed() -> None:
     broker = FakeBroker()
     broker._behaviours = (broker.stay,)
@@ -328,6 +345,30 @@ async def test_credentials_revoked_later_are_waited_for(nursery: trio.Nursery) -
         await connected(nursery, await broker.start(nursery))
         while broker.connections < 4:  # noqa: ASYNC110 - A test may look.
             await trio.sleep(0.01)
+
+
+_JWT = "-----BEGIN NATS USER JWT-----\neyJ0\n------END NATS USER JWT------\n"
+_SEED = f"-----BEGIN USER NKEY SEED-----\nSU{'A' * 56}\n------END USER NKEY SEED------\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b"", "no credentials file"),
+        (_JWT.encode(), "no credentials file"),
+        (_SEED.encode(), "no credentials file"),
+    ],
+)
+async def test_credentials_of_no_use_are_a_configuration_error(
+    tmp_path: Path, nats_server: Any, content: bytes | None, reason: str
+) -> None:
+    creds_file = tmp_path / "user.creds"
+    if content is not None:
+        creds_file.write_bytes(content)
+    with pytest.raises(BrokerConfigError, match=reason):
+        await run(Bridge(Address([nats_server.url], creds_file=creds_file)))
 
 
 async def test_tls_that_is_asked_for_and_not_offered_is_a_configuration_error(

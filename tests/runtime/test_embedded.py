@@ -116,7 +116,7 @@ async def test_a_port_taken_by_a_stranger_is_named(tmp_path: Path, nursery: trio
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "port").write_text(f"{first.port}\n")
     with trio.fail_after(5), pytest.raises(ServerEndedError, match="address already in use"):
-        await EmbeddedServer(tmp_path / "b").run()
+        await nursery.start(EmbeddedServer(tmp_path / "b").run)  # It was never "started".
 
 
 def test_it_dies_with_its_parent_however_that_dies(tmp_path: Path) -> None:

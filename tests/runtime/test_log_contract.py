@@ -9,7 +9,7 @@ import trio
 import trio.testing
 import trio_asyncio
 
-from runtime import jetstream_reader, memory
+from runtime import jetstream_reader, jetstream_snapshots, memory
 from runtime.bridge import Address, Bridge
 from runtime.jetstream import JetStreamLog, Layout, StreamMismatchError
 from runtime.log import BrokerLostError, DamagedError, Entry, FencedError, Log, Reader, RefusedError
@@ -268,7 +268,8 @@ async def test_reading_starts_after_the_position_given(log: Log, after: int) -> 
         (["ORDER.journal.>"], "abc"),
         (["ORDER.created.>", "ORDER.journal.order.1"], "bd"),
         (["ORDER.dead.>"], ""),
-        (["ORDER.journal"], ""),
+        (["ORDER.journal"], "e"),
+        (["ORDER.*"], "e"),
         (["ORDER.journal.*"], ""),
     ],
 )
@@ -277,6 +278,7 @@ async def test_wildcards_select_as_in_nats(log: Log, subjects: list[str], seen: 
     await log.append("ORDER.journal.order.1", b"b")
     await log.append("ORDER.journal.payment.0", b"c")
     await log.append("ORDER.created.o1", b"d")
+    await log.append("ORDER.journal", b"e")
     async with log.read(0, subjects) as reader:
         assert reader.backlog == len(seen)
         assert b"".join(payloads(await take(reader, len(seen)))).decode() == seen
@@ -610,10 +612,19 @@ async def test_a_stream_deleted_under_way_fails_closed(real: JetStreamKeeper) ->
             pass
 
 
-async def test_a_damaged_snapshot_is_told_from_none(real: JetStreamKeeper) -> None:
+@pytest.mark.parametrize("instead", [[], [b"whol\xe5"], [b"who", b"le"]])
+async def test_a_damaged_snapshot_is_told_from_none(
+    real: JetStreamKeeper, monkeypatch: pytest.MonkeyPatch, instead: list[bytes]
+) -> None:
     log = await real.client()
     await log.put_snapshot("order-0", b"whole")
-    await real.bridges[0].request("$JS.API.STREAM.PURGE.OBJ_snapshots", b'{"filter":"$O.*.C.>"}')
+    info = await jetstream_snapshots._find(log._api, "order-0")
+    assert info is not None
+    chunks = f"$O.snapshots.C.{info.nuid}"
+    await log._api.call("STREAM.PURGE.OBJ_snapshots", {"filter": chunks})
+    for payload in instead:
+        await log._api.publish(chunks, payload)
+    monkeypatch.setattr(jetstream_snapshots, "TRY_WAIT_S", 0.001)
     with pytest.raises(DamagedError, match="order-0"):
         await log.get_snapshot("order-0")
 
