@@ -119,6 +119,7 @@ async def recall(log: Log, address: Address, actor: Actor) -> Memory:
         while memory.seq < newest.seq:
             for entry in await reader.take():
                 record = RawRecord(entry.payload)
+                memory.owner = record.owner  # Of those that came while we read, too.
                 memory.seq = entry.seq
                 memory.unsaved += 1
                 memory.cursor = max(memory.cursor, record.cursor)

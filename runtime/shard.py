@@ -1,7 +1,7 @@
 """The shard host: the one loop that hears, decides, commits and only then acts.
 
 ```
-recall -> take over -> [ take what waits -> react to each -> append one record -> answer, call, arm, show ] -> ...
+take over -> recall -> [ take what waits -> react to each -> append one record -> answer, call, arm, show ] -> ...
 ```
 
 Whatever arrived while a record was being appended goes into the next one; a step that nobody waits for (a sale, once
@@ -36,7 +36,7 @@ from actors.actor import (
     Step,
 )
 from messages.codec import EncodeError
-from messages.record import Change, Cursor, Envelope, Letter, Record, encode_record
+from messages.record import Change, Cursor, Envelope, Letter, RawRecord, Record, encode_record
 from runtime.alarms import Alarms
 from runtime.clock import LogClock
 from runtime.gateway import Gateway
@@ -140,7 +140,6 @@ class Shard:
             Exception: whatever `react` raised; the fact is noted as a suspect.
         """
         around = self._around
-        self._memory = await recall(around.log, self.address, self._actor)
         await self._take_over()
         try:
             async with trio.open_nursery() as self._nursery:
@@ -160,23 +159,31 @@ class Shard:
     # --- start ---
 
     async def _take_over(self) -> None:
-        """Append a first record: from here on, whoever owned the shard before is fenced off."""
-        memory, around = self._memory, self._around
-        self._refuse_to_fight()
-        record = Record(self._owner, self._turn, memory.cursor)
-        memory.seq = await around.log.append(
-            self.address.journal, encode_record(record), expect=memory.seq
-        )
-        memory.unsaved += 1
+        """Append a first record, which fences off whoever owned the shard before, and recall what it knew by then.
+
+        The first time on top of whatever is there: against a busy owner, who reads before he appends is always late.
+        After that only while nobody else has appended.
+        """
+        around, journal = self._around, self.address.journal
+        newest = await around.log.last(journal)
+        if newest is not None:
+            self._refuse_to_fight(RawRecord(newest.payload).owner)
+        expect = None
+        if self._past.owned_before:
+            expect = newest.seq if newest is not None else 0
+        first = encode_record(Record(self._owner, self._turn, Cursor()))
+        await around.log.append(journal, first, expect=expect)
         self._past.owned_before = True
-        self._committed = memory.cursor
-        mine = await around.log.last(self.address.journal)
+        self._memory = await recall(around.log, self.address, self._actor)
+        self._refuse_to_fight(self._memory.owner)
+        self._committed = self._memory.cursor
+        mine = await around.log.last(journal)
         if mine is not None:
             around.clock.see(mine.time_ms)
 
-    def _refuse_to_fight(self) -> None:
+    def _refuse_to_fight(self, owner: str) -> None:
         """The instance that started last owns the shards. One that it has fenced off does not take them back."""
-        theirs = self._memory.owner.rpartition("/")[0]
+        theirs = owner.rpartition("/")[0]
         if self._past.owned_before and theirs not in ("", self._around.instance_id):
             raise SupersededError(
                 f"{self.address} is owned by instance {theirs} since; this one ({self._around.instance_id}) "

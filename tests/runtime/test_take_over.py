@@ -1,0 +1,44 @@
+"""A newer instance takes the shards over from an older one that is busy."""
+
+from typing import Any
+
+import trio
+
+from messages.routing import shard_of
+from runtime.memory import MemoryLog
+from runtime.recall import Address
+from runtime.shard import SupersededError
+
+
+async def test_a_newcomer_takes_over_from_an_owner_who_appends_faster_than_it_reads(
+    shop: Any,
+) -> None:
+    older, busy = shop.process, Address("order", 0)
+    order_ids = (key for n in range(100) if shard_of(key := f"o{n}", shop.counts["order"]) == 0)
+    placed = []
+
+    async def let_the_older_be_first(subject: str, _payload: bytes) -> None:
+        if subject == busy.journal and not placed:
+            placed.append(next(order_ids))
+            await older.ask("order", placed[0], shop.order(placed[0]))
+
+    log = MemoryLog(shop.store)
+    log.before_append = let_the_older_be_first
+    newer = await shop.start("newer", log)
+    await shop.wait_running()
+    assert newer.error is None
+    await shop.place(another := next(order_ids))
+    await trio.sleep(5)
+    said = shop.said()
+    assert [said["OrderConfirmed", order_id] for order_id in (*placed, another)] == [1, 1]
+
+
+async def test_an_owner_that_was_superseded_does_not_take_the_shards_back(shop: Any) -> None:
+    older = shop.process
+    newer = await shop.start("newer")
+    await shop.wait_running()
+    older.crash(Address("order", 0))
+    with trio.fail_after(5):
+        await older.ended.wait()
+    assert isinstance(older.error, SupersededError)
+    assert not newer.ended.is_set()
