@@ -259,6 +259,7 @@ class Shard:
         match item:
             case Delivery(content=Letter() as letter):
                 group.letters.append(letter)
+                group.bytes_so_far += len(letter.payload)
                 group.can_wait = False
             case Delivery(content=Envelope() as sent):
                 trace = (sent.traceparent, sent.tracestate)

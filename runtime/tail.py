@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from messages.codec import DecodeError, decode_strictly
+from messages.codec import FOREIGN_BYTES_MAX, DecodeError, decode_strictly
 from messages.generated.orders.v1 import OrderCreated
 from messages.record import Cursor, Envelope, Letter, RawRecord, RecordError
 from messages.routing import Routes, shard_of
@@ -157,7 +157,10 @@ class Tail:
 
 
 def read_intake(entry: Entry, order_id: str) -> Envelope | Letter:
-    """The order in a message from the open way in, or a letter saying why it is none."""
+    """The order in a message from the open way in, or a letter saying why it is none.
+
+    The letter holds the beginning of what is too long for an order: the whole of it stands in the log at `seq`.
+    """
     traceparent = entry.headers.get("traceparent", "")
     try:
         created = decode_strictly(OrderCreated, entry.payload)
@@ -176,7 +179,7 @@ def read_intake(entry: Entry, order_id: str) -> Envelope | Letter:
         seq=entry.seq,
         index=0,
         type=OrderCreated.__name__,
-        payload=entry.payload,
+        payload=entry.payload[:FOREIGN_BYTES_MAX],
         reason=reason,
         correlation_id=order_id,
         subject=entry.subject,
