@@ -18,7 +18,7 @@ from runtime.commands.output import write_json
 from runtime.commands.running import tell
 from runtime.config_variables import Config
 from runtime.edge.bodies import stock_levels
-from runtime.edge.problems import Problem
+from runtime.edge.problems import Problem, shown
 
 LEVELS_MAX = 500  # Of one request: well below 64 KiB, and set in a second.
 COLUMNS = ("on_hand", "reserved", "available", "sold", "initial")
@@ -38,19 +38,24 @@ def parse_levels(given: Iterable[str]) -> dict[str, int]:
     """
     pairs = [(word, *word.rpartition("=")[::2]) for word in given]
     faults = [
-        f"{word!r} is not SKU=N, such as 85123A=100"
+        f"'{shown(word)}' is not SKU=N, such as 85123A=100"
         for word, sku, number in pairs
         if not sku or not _NUMBER.fullmatch(number)
     ]
     counts = Counter(sku for _, sku, _ in pairs if sku)
-    faults += [f"{sku} is given {n} times; give it once" for sku, n in counts.items() if n > 1]
+    faults += [
+        f"{shown(sku)} is given {n} times; give it once" for sku, n in counts.items() if n > 1
+    ]
     if faults:
         raise LevelError("\n".join(faults))
     levels = {sku: int(number) for _, sku, number in pairs}
     try:
         return stock_levels(msgspec.json.encode(levels))
     except Problem as problem:
-        told = (f"{fault.field}: {fault.message}" for fault in problem.faults)
+        # A fault of the SKU itself, not of its number, is one of a "key".
+        told = (
+            f"{fault.field.removesuffix('.[key]')}: {fault.message}" for fault in problem.faults
+        )
         raise LevelError("\n".join(told) or problem.detail) from problem
 
 
