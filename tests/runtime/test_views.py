@@ -210,6 +210,30 @@ async def test_waiting_for_what_was_put_lasts_until_all_of_it_is_stored(
     await views.wait_written()
 
 
+async def test_nobody_waits_for_views_that_nobody_writes(
+    views: Views, autojump_clock: MockClock
+) -> None:
+    put(views, "o1", 1)
+    with trio.fail_after(1), pytest.raises(BrokerLostError):
+        await views.wait_written()
+
+
+async def test_whoever_waits_hears_that_the_writer_has_failed(
+    views: Views, press: Press, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    press.failures = [BrokerLostError()]
+    put(views, "o1", 1)
+
+    async def write_until_it_fails() -> None:
+        with pytest.raises(BrokerLostError):
+            await views.run()
+
+    nursery.start_soon(write_until_it_fails)
+    await trio.sleep(0.01)  # Less than the writer lingers.
+    with trio.fail_after(5), pytest.raises(BrokerLostError):
+        await views.wait_written()
+
+
 async def test_who_watches_an_order_is_told_its_states_and_no_others(views: Views) -> None:
     told: list[Any] = []
     with views.watching("o1", told.append):
