@@ -26,6 +26,7 @@ import structlog
 import trio
 import trio_asyncio
 from nats.aio.client import Client
+from nats.protocol import parser
 
 from runtime.link import Link, Message, OnLost, OnMessage, Outgoing, Subscription
 from runtime.log import BrokerConfigError, BrokerLostError
@@ -35,6 +36,13 @@ CONNECT_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 2.0
 RECONNECT_WAIT_S = 0.2  # Short: shards and readers have a backoff of their own above this one.
 PING_INTERVAL_S = 3.0  # A frozen broker is given up after three of these.
+
+# nats-py ends a word at any white space, a server only at blanks and tabs: with nats-py's patterns
+# one message that anybody put on a subject with a form feed in it breaks every connection that
+# reads it, for ever.
+_WORD = rb"([^ \t\r\n]+)[ \t]+"
+parser.MSG_RE = re.compile(rb"\AMSG[ \t]+%b%b(%b)?(\d+)\r\n" % (_WORD, _WORD, _WORD))
+parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+%b%b(%b)?(\d+)[ \t]+(\d+)\r\n" % (_WORD, _WORD, _WORD))
 
 _logger = structlog.get_logger("runtime.bridge")
 

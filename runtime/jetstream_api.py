@@ -61,7 +61,7 @@ class Api:
         _check_served(message, subject)
         ack = _decode_ack(message.payload)
         if ack.error is not None:
-            raise _translated(ack.error, subject)
+            raise translated(ack.error, subject)
         return ack.seq
 
     async def call(self, operation: str, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -73,7 +73,7 @@ class Api:
         """
         error, answer = await self.try_call(operation, arguments)
         if error is not None:
-            raise _translated(error, operation)
+            raise translated(error, operation)
         return answer
 
     async def try_call(
@@ -116,7 +116,7 @@ def _check_served(message: Message, what: str) -> None:
         )
 
 
-def _translated(error: ApiError, what: str) -> LogError:
+def translated(error: ApiError, what: str) -> LogError:
     text = f"{what}: {error.description} (JetStream error {error.err_code})"
     if error.err_code in _WRONG_LAST_SEQUENCE:
         return FencedError(text)

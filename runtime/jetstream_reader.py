@@ -169,9 +169,8 @@ class _Consumer:
             )
 
     def _on_message(self, message: Message) -> None:
-        status = message.status
-        if status:
-            self._on_status(status, message)
+        if not message.reply.startswith(b"$JS.ACK."):  # Even a delivery may bear a status.
+            self._on_status(message.status, message)
             self._reader.heard(None)
             return
         # $JS.ACK[.<domain>.<account>].<stream>.<consumer>.<deliveries>.<seq>.<count>.<ns>.<pending>
@@ -187,7 +186,7 @@ class _Consumer:
         self._reader.heard(
             Entry(
                 int(seq),
-                message.subject.decode(),
+                message.subject.decode("utf-8", "replace"),
                 message.payload,
                 int(time_ns) // 1_000_000,
                 own_headers(message),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runtime.jetstream_api import STREAM_NOT_FOUND, Api
+from runtime.jetstream_api import STREAM_NOT_FOUND, Api, translated
 from runtime.log import BrokerConfigError
 
 EVENTS: Final = "ORDERS"
@@ -57,9 +57,11 @@ async def prepare(api: Api, layout: Layout) -> None:
 
 async def _find(api: Api, name: str) -> Any:
     error, answer = await api.try_call(f"STREAM.INFO.{name}")
-    if error is not None and error.err_code == STREAM_NOT_FOUND:
+    if error is None:
+        return answer["config"]
+    if error.err_code == STREAM_NOT_FOUND:
         return None
-    return answer["config"] if error is None else await api.call(f"STREAM.INFO.{name}")
+    raise translated(error, f"stream {name}")
 
 
 def _configs(layout: Layout) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,8 @@ class Message:
     @property
     def status(self) -> int:
         """What the broker itself has to say (`NATS/1.0 503`); 0 on an ordinary message."""
-        return int(self.header[9:12] or 0) if self.header[8:9] == b" " else 0
+        code = self.header[9:12]
+        return int(code) if self.header[8:9] == b" " and code.isdigit() else 0
 
     @property
     def headers(self) -> dict[str, str]:

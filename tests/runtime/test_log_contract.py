@@ -656,6 +656,35 @@ async def test_a_replaced_snapshot_takes_no_more_room(real: JetStreamKeeper) -> 
     assert info["state"]["messages"] == 3, "two chunks and what is known about them"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        b"PUB ORDER.created.a\x0cb 1\r\nx\r\n",
+        b"PUB ORDER.created.a\x0bb\x1c\x85 1\r\nx\r\n",
+        b"PUB ORDER.created.\x00 1\r\nx\r\n",
+        b"PUB ORDER.created.\xff\xfe 1\r\nx\r\n",
+        b"PUB ORDER.created.*.> 1\r\nx\r\n",
+        b"PUB ORDER.created.%b 1\r\nx\r\n" % (b"l" * 3_900),
+        b"HPUB ORDER.created.a 16 17\r\nNATS/1.0 503\r\n\r\nx\r\n",
+        b"HPUB ORDER.created.a\x0c 16 17\r\nNATS/1.0 abc\r\n\r\nx\r\n",
+        b"HPUB ORDER.created.a 12 13\r\ngarbage!\r\n\r\nx\r\n",
+        b"HPUB ORDER.created.a 1 2\r\nxx\r\n",
+        b"HPUB ORDER.created.a 0 1\r\nx\r\n",
+        b"HPUB ORDER.created.a 18 19\r\nNATS/1.0\r\n\xff: \xff\r\n\r\nx\r\n",
+    ],
+)
+async def test_no_message_of_an_outsider_breaks_the_reading(
+    real: JetStreamKeeper, command: bytes
+) -> None:
+    log = await real.client()
+    stream = await trio.open_tcp_stream("127.0.0.1", real.server.port)
+    async with stream, log.read(0, ["ORDER.created.>"]) as reader:
+        await stream.send_all(b'CONNECT {"verbose":false,"headers":true}\r\n' + command)
+        assert payloads(await take(reader, 1)) == [b"x"]
+        await log.append("ORDER.created.o1", b"the next")
+        assert payloads(await take(reader, 1)) == [b"the next"]
+
+
 async def test_views_and_snapshots_are_what_ordinary_nats_tools_expect(
     real: JetStreamKeeper,
 ) -> None:
