@@ -18,7 +18,7 @@ root (one_for_one)
 ```
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -65,6 +65,7 @@ from supervisors.tree import Node
 NEVER_RESTART = (BrokerConfigError, SupersededError, ListenError, LedgerError)
 """Faults that a restart does not cure: the process ends with 78 and says why."""
 
+LINK_FALLS_S = 1.0  # It notices in the same tick; a second is for a machine that is very busy.
 SHARDS = 4  # Of an actor: enough that one slow append does not hold up the others.
 SHARD_START_S = 60.0  # Recovery reads what lies between a snapshot and now, at some 50 MB/s.
 SHARD_STOP_S = 10.0  # An append under way, and a last snapshot.
@@ -128,8 +129,8 @@ class System:
         actors = [child_supervisor(actor, self._shards_of(actor)) for actor in self.shards.counts]
         children = (
             ChildSpec("link", self._hold_link, start_timeout_s=float("inf")),
-            ChildSpec("tail", self.tail.run),
-            ChildSpec("views", self.views.run),
+            ChildSpec("tail", self._run_on_link, (self.tail.run,)),
+            ChildSpec("views", self._run_on_link, (self.views.run,)),
             child_supervisor("actors", self._supervisor(Strategy.ONE_FOR_ONE, tuple(actors))),
         )
         return self._supervisor(Strategy.REST_FOR_ONE, children)
@@ -138,8 +139,8 @@ class System:
         children = tuple(
             ChildSpec(
                 str(address),
-                self.shards.run,
-                (address, self._surroundings),
+                self._run_on_link,
+                (self.shards.run, address, self._surroundings),
                 start_timeout_s=SHARD_START_S,
                 shutdown_s=SHARD_STOP_S,
             )
@@ -204,6 +205,20 @@ class System:
         task_status.started()
         await self.bridge.wait_disconnected()
         raise BrokerLostError("the connection to the broker is gone")
+
+    async def _run_on_link(
+        self,
+        run: Callable[..., Awaitable[None]],
+        *args: object,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run what stands on the connection. When that is lost, wait for the link to fall: one loss is one restart."""
+        try:
+            await run(*args, task_status=task_status)
+        except* BrokerLostError:
+            if not self.bridge.connected:
+                await trio.sleep(LINK_FALLS_S)
+            raise
 
     async def _keep_door(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
