@@ -15,7 +15,7 @@ async def test_a_newcomer_takes_over_from_an_owner_who_appends_faster_than_it_re
 ) -> None:
     older, busy = shop.process, Address("order", 0)
     order_ids = (key for n in range(100) if shard_of(key := f"o{n}", shop.counts["order"]) == 0)
-    placed = []
+    placed: list[str] = []
 
     async def let_the_older_be_first(subject: str, _payload: bytes) -> None:
         if subject == busy.journal and not placed:
