@@ -52,6 +52,32 @@ def test_p5_a_negative_amount_is_refused() -> None:
     assert "field 6 (total_minor) is out of range" in refused(b"\x30" + b"\xff" * 9 + b"\x01")
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "most"),
+    [
+        ("OrderCreated", "total_minor", 2**63 - 1),
+        ("Record", "turn", 2**64 - 1),
+        ("Envelope", "cause_index", 2**32 - 1),
+        ("DeadLetter", "retryable", 1),
+    ],
+)
+def test_p6_the_largest_number_of_a_field_is_read_and_the_next_is_refused(
+    name: str, field: str, most: int
+) -> None:
+    kind = message_class(name)
+    head = encode(kind(**{field: 1}))[:-1]
+    assert getattr(decode_strictly(kind, head + _varint(most)), field) == most
+    assert "out of range" in refused(head + _varint(most + 1), kind)
+
+
+def _varint(number: int) -> bytes:
+    encoded = b""
+    while number > 0x7F:
+        encoded += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return encoded + bytes([number])
+
+
 def test_p6_a_number_beyond_its_field_is_refused() -> None:
     two_to_the_40 = b"\x28\x80\x80\x80\x80\x80\x20"
     reason = refused(two_to_the_40, message_class("Envelope"))
