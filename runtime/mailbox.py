@@ -3,6 +3,7 @@
 Everything durable is in the log; losing a mailbox loses nothing, since the next owner reads on from its cursor.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -83,6 +84,8 @@ class Mailbox:
         self._asks = 0
         self.read_seq = 0
         """Everything in the log up to here has been delivered: when the mailbox is empty, so has the shard read."""
+        self.wake_seq: float = math.inf
+        """Once more than this has been read, the shard is woken, if by nothing: its cursor alone is worth a record."""
 
     def __len__(self) -> int:
         return len(self._deliveries) + len(self._urgent)
@@ -115,6 +118,11 @@ class Mailbox:
         self._urgent.append(item)
         self._filled.set()
 
+    def nudge(self) -> None:
+        """Wake the shard if it has read far and heard nothing."""
+        if self.read_seq > self.wake_seq:
+            self._filled.set()
+
     def put_back(self, items: list[Item]) -> None:
         """Return what was taken and not heard, to be taken first next time."""
         for item in reversed(items):
@@ -125,11 +133,15 @@ class Mailbox:
                 self._asks += isinstance(item, Ask)
 
     async def take(self, most: int) -> list[Item]:
-        """Wait until there is something, then take up to `most` items. A full mailbox can be cancelled, too."""
+        """Wait until there is something (or `wake_seq` is passed), then take up to `most` items.
+
+        It can be cancelled even when it need not wait.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not (self._urgent or self._deliveries):
+        while not (self._urgent or self._deliveries or self.read_seq > self.wake_seq):
             self._filled = trio.Event()
             await self._filled.wait()
+        self.wake_seq = math.inf
         taken: list[Item] = []
         while self._urgent and len(taken) < most:
             item = self._urgent.popleft()

@@ -102,6 +102,12 @@ class _Group:
     def is_empty(self) -> bool:
         return not (self.changes or self.facts or self.letters)
 
+    def bury(self, letter: Letter) -> None:
+        """Set something aside, with the record that moves past it."""
+        self.letters.append(letter)
+        self.bytes_so_far += len(letter.payload)
+        self.can_wait = False
+
 
 class Shard:
     """One incarnation of one shard. It lives as long as nothing goes wrong."""
@@ -206,6 +212,7 @@ class Shard:
         group = _Group(memory.cursor)
         while True:
             is_careful = past.is_careful(memory.cursor)
+            self.mailbox.wake_seq = self._committed.seq + CURSOR_LAG_MAX
             try:
                 items = await self._take(group, 1 if is_careful else GROUP_FACTS_MAX)
             except trio.Cancelled:
@@ -258,9 +265,7 @@ class Shard:
         traces = self._memory.traces
         match item:
             case Delivery(content=Letter() as letter):
-                group.letters.append(letter)
-                group.bytes_so_far += len(letter.payload)
-                group.can_wait = False
+                group.bury(letter)
             case Delivery(content=Envelope() as sent):
                 trace = (sent.traceparent, sent.tracestate)
                 self._react(group, item, sent.fact, now_ms, trace)
@@ -289,7 +294,7 @@ class Shard:
             group.answers.append((item, step.answer or Answer(Outcome.DONE)))
         elif step.answer is not None and step.answer.outcome is Outcome.REUSED:
             reason = "an order of this id exists with another body"
-            group.letters.append(letter_about(item, heard, trace[0], reason))
+            group.bury(letter_about(item, heard, trace[0], reason))
 
     def _open_hop(self, item: Item, heard: Heard, traceparent: str, tracestate: str) -> Span:
         tracer, address = self._around.tracer, self.address
@@ -324,10 +329,9 @@ class Shard:
 
     def _bury(self, group: _Group, item: Item, heard: Heard, traceparent: str) -> None:
         """Set aside what has failed too often, in the record that moves past it."""
-        group.can_wait = False
         attempts, reason = self._past.forget(item)
         letter = letter_about(item, heard, traceparent, reason)
-        group.letters.append(msgspec.structs.replace(letter, attempts=attempts, retryable=True))
+        group.bury(msgspec.structs.replace(letter, attempts=attempts, retryable=True))
         if isinstance(item, Ask):
             answer = Answer(Outcome.INVALID, detail="set aside: it failed too often")
             group.answers.append((item, answer))

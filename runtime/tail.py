@@ -94,6 +94,7 @@ class Tail:
                 for entry in entries:
                     self._take(entry)
                 for member in list(self._members.values()):
+                    member.mailbox.nudge()
                     if not member.mailbox.has_room:
                         await member.mailbox.wait_room()
 

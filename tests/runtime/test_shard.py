@@ -1,0 +1,611 @@
+"""The shard host on the memory log: groups, fences, poison, deadlines, snapshots."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors import ACTORS
+from actors.actor import Heard, Outcome, States, Step
+from actors.order import TERMINAL, OrderActor
+from messages.record import Cursor, RawRecord
+from messages.routing import shard_of
+from runtime import shard as module
+from runtime.gateway import NoReplyError
+from runtime.gateway_contract import Reply, Request
+from runtime.letters import order_of
+from runtime.log import BrokerLostError
+from runtime.mailbox import Ask, AskFailedError
+from runtime.memory import MemoryLog
+from runtime.past import ATTEMPTS_MAX
+from runtime.recall import Address
+from runtime.shard import SupersededError
+from supervisors import ChildCrashed
+
+ORDER_0, INVENTORY_1 = Address("order", 0), Address("inventory", 1)  # Where `a`, `b` and `c` are.
+OF_SHARD_0 = [key for n in range(200) if shard_of(key := f"o{n}", 2) == 0]
+MINUTE_S = 60.0
+
+Hook = Callable[[str, bytes], Awaitable[None]]
+
+
+async def test_an_order_is_confirmed(shop: Any, autojump_clock: MockClock) -> None:
+    answer = await shop.place("o1", a=2, b=1)
+    assert (answer.outcome, answer.status) == (Outcome.DONE, "pending")
+    view = await shop.wait_status("o1", "confirmed")
+    assert [line["status"] for line in view["history"]] == ["pending", "reserved", "confirmed"]
+    assert shop.taken_minor("o1") == 300
+    await trio.sleep(1)
+    assert (await shop.stocks())["a"].sold == 2
+
+
+# --- groups
+
+
+@pytest.fixture
+def slow_append(shop: Any) -> Iterator[list[str]]:
+    """Each append to order.0 takes a second; says which have begun."""
+    begun: list[str] = []
+
+    async def linger(subject: str, _payload: bytes) -> None:
+        if subject == ORDER_0.journal:
+            begun.append(subject)
+            await trio.sleep(1)
+
+    shop.process.log.before_append = linger
+    yield begun
+    shop.process.log.before_append = None
+
+
+async def test_what_arrives_during_an_append_shares_the_next_record(
+    shop: Any, slow_append: list[str], autojump_clock: MockClock
+) -> None:
+    before = len(shop.records(ORDER_0))
+    async with trio.open_nursery() as customers:
+        customers.start_soon(shop.place, OF_SHARD_0[0])
+        await trio.sleep(0.5)
+        assert len(slow_append) == 1
+        for order_id in OF_SHARD_0[1:51]:
+            customers.start_soon(shop.place, order_id)
+        await trio.sleep(1)
+    records = shop.records(ORDER_0)[before:]
+    opened = [sum(type(e.fact).__name__ == "OrderOpened" for e in r.facts) for r in records]
+    assert opened[:2] == [1, 50]
+
+
+async def test_an_ask_is_answered_only_once_its_record_is_stored(
+    shop: Any, slow_append: list[str], autojump_clock: MockClock
+) -> None:
+    asked = await shop.process.shards.ask("order", OF_SHARD_0[0], shop.order(OF_SHARD_0[0]))
+    await trio.sleep(0.9)
+    assert not asked.settled.is_set()
+    assert await shop.process.views.get(OF_SHARD_0[0]) is None
+    await trio.sleep(0.2)
+    assert asked.settled.is_set()
+
+
+async def test_asks_that_are_put_back_are_answered_with_a_later_group(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUP_BYTES_MAX", 100)
+    before = len(shop.records(ORDER_0))
+    asks = [Ask(shop.order(order_id)) for order_id in OF_SHARD_0[:20]]
+    for ask in asks:
+        shop.process.shard("order").mailbox.ask(ask)
+    answers = [await ask.wait_answered() for ask in asks]
+    assert {answer.outcome for answer in answers} == {Outcome.DONE}
+    assert len(shop.records(ORDER_0)) - before >= 10
+
+
+async def test_a_record_read_in_several_groups_leaves_cursors_that_count_its_facts(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.process.log.before_append = _narrow_readers(monkeypatch)
+    seq = await _open_many(shop, 8)
+    await shop.wait_status(OF_SHARD_0[7], "confirmed")
+    cursors = [r.cursor for r in shop.records(INVENTORY_1) if r.cursor >= Cursor(seq - 1, 1)]
+    in_between = [cursor.skip for cursor in cursors if cursor.seq == seq - 1]
+    assert len(in_between) >= 3
+    assert in_between == sorted(set(in_between))
+    assert cursors[len(in_between)] >= Cursor(seq)
+
+
+@pytest.mark.parametrize("stored", [0, 1, 2])
+@pytest.mark.parametrize("answer_lost", [False, True])
+async def test_a_crash_in_the_middle_of_a_record_loses_no_fact_and_repeats_none(
+    shop: Any,
+    stored: int,
+    answer_lost: bool,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    narrow = _narrow_readers(monkeypatch)
+    appends = 0
+
+    async def crash(subject: str, _payload: bytes) -> None:
+        nonlocal appends
+        await narrow(subject, b"")
+        if subject == INVENTORY_1.journal:
+            appends += 1
+            if appends == stored + 1:
+                raise BrokerLostError("lost by a test")
+
+    log: MemoryLog = shop.process.log
+    log.after_append, log.before_append = (crash, narrow) if answer_lost else (None, crash)
+    await _open_many(shop, 8)
+    for order_id in OF_SHARD_0[:8]:
+        await shop.wait_status(order_id, "confirmed")
+    await trio.sleep(5)
+    said = shop.said()
+    assert {said["StockReserved", order_id] for order_id in OF_SHARD_0[:8]} == {1}
+    stock = (await shop.stocks())["a"]
+    assert (stock.on_hand, stock.reserved, stock.sold) == (92, 0, 8)
+
+
+def _narrow_readers(monkeypatch: pytest.MonkeyPatch) -> Hook:
+    """Let groups hold little, once order.0 has made a large one."""
+
+    async def narrow(subject: str, _payload: bytes) -> None:
+        if subject == ORDER_0.journal:
+            monkeypatch.setattr(module, "GROUP_BYTES_MAX", 60)
+
+    return narrow
+
+
+async def _open_many(shop: Any, count: int) -> int:
+    """Have orders opened in one record; returns its position."""
+    asks = [Ask(shop.order(order_id)) for order_id in OF_SHARD_0[:count]]
+    for ask in asks:
+        shop.process.shard("order").mailbox.ask(ask)
+    for ask in asks:
+        await ask.wait_answered()
+    journal = [entry for entry in shop.store.entries if entry.subject == ORDER_0.journal]
+    facts = {entry.seq: RawRecord(entry.payload).facts for entry in journal}
+    return next(seq for seq, owed in facts.items() if len(owed) == count)
+
+
+async def test_an_append_that_nobody_answers_does_not_count_as_stored(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "APPEND_GRACE_S", 1.0)
+
+    async def hang(subject: str, _payload: bytes) -> None:
+        shop.process.log.before_append = None
+        await trio.sleep(3)
+
+    shop.process.log.before_append = hang
+    with pytest.raises(AskFailedError):
+        await shop.process.ask("order", OF_SHARD_0[0], shop.order(OF_SHARD_0[0]))
+    await shop.place(OF_SHARD_0[0])
+    await shop.wait_status(OF_SHARD_0[0], "confirmed")
+
+
+async def test_a_stop_during_an_append_lets_it_finish_and_answers(
+    shop: Any, slow_append: list[str], autojump_clock: MockClock
+) -> None:
+    asked = await shop.process.shards.ask("order", OF_SHARD_0[0], shop.order(OF_SHARD_0[0]))
+    await trio.sleep(0.5)
+    await shop.process.stop()
+    assert (await asked.wait_answered()).outcome == Outcome.DONE
+
+
+async def test_a_shard_that_stops_fails_the_asks_that_wait(
+    shop: Any, slow_append: list[str], autojump_clock: MockClock
+) -> None:
+    first = await shop.process.shards.ask("order", OF_SHARD_0[0], shop.order(OF_SHARD_0[0]))
+    await trio.sleep(0.5)
+    second = await shop.process.shards.ask("order", OF_SHARD_0[1], shop.order(OF_SHARD_0[1]))
+    await shop.process.stop()
+    await first.wait_answered()
+    with pytest.raises(AskFailedError):
+        await second.wait_answered()
+
+
+# --- fences
+
+
+async def test_a_newer_instance_takes_the_shards_over_and_the_older_stores_nothing_more(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    older = shop.process
+    newer = await shop.start("i2")
+    await shop.wait_running()
+    with pytest.raises(AskFailedError):
+        await older.ask("order", "o1", shop.order("o1"))
+    await older.ended.wait()
+    assert isinstance(older.error, BaseExceptionGroup | SupersededError)
+    assert "instance i2" in "".join(map(str, _leaves(older.error)))
+    await shop.place("o1")
+    await shop.wait_status("o1", "confirmed")
+    assert newer.error is None
+    for address in newer.shards.addresses():
+        owners = [record.owner[:2] for record in shop.records(address)]
+        assert owners == sorted(owners)
+
+
+async def test_an_append_under_way_at_the_take_over_is_refused(
+    shop: Any, slow_append: list[str], autojump_clock: MockClock
+) -> None:
+    zombie = await shop.process.shards.ask("order", OF_SHARD_0[0], shop.order(OF_SHARD_0[0]))
+    await trio.sleep(0.5)
+    await shop.start("i2")
+    await shop.wait_running()
+    with pytest.raises(AskFailedError):
+        await zombie.wait_answered()
+    assert shop.said()["OrderOpened", OF_SHARD_0[0]] == 0
+
+
+async def test_who_never_owned_a_shard_does_not_take_a_dead_predecessor_for_a_successor(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    shop.process.kill()
+    log = MemoryLog(shop.store)
+    refused: list[str] = []
+
+    async def refuse(subject: str, _payload: bytes) -> None:
+        if subject == ORDER_0.journal and not refused:
+            refused.append(subject)
+            raise BrokerLostError("lost by a test")
+
+    log.before_append = refuse
+    process = await shop.start("i2", log)
+    with trio.move_on_after(5):
+        await process.ended.wait()  # A first start that fails is not tried again.
+    async with trio.open_nursery() as nursery:
+        again = (ORDER_0, lambda: process._surroundings)
+        await nursery.start(process.shards.run, *again)
+        nursery.cancel_scope.cancel()
+    assert refused
+
+
+def _leaves(error: BaseException | None) -> list[BaseException | None]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+# --- poison
+
+
+class Touchy(OrderActor):
+    """Cannot bear to hear some things about some orders."""
+
+    unbearable: frozenset[tuple[str, str]] = frozenset()
+
+    def react(self, states: States, heard: Heard, now_ms: int) -> Step:
+        if (type(heard).__name__, order_of(heard)) in self.unbearable:
+            raise ValueError(f"cannot bear {type(heard).__name__} about {order_of(heard)}")
+        return super().react(states, heard, now_ms)
+
+
+@pytest.fixture
+async def touchy(shop: Any, monkeypatch: pytest.MonkeyPatch) -> type[Touchy]:
+    monkeypatch.setitem(
+        ACTORS, "order", lambda terms, _: Touchy(reservation_ttl_ms=terms.reservation_ttl_ms)
+    )
+    monkeypatch.setattr(Touchy, "unbearable", frozenset())
+    await shop.process.stop()
+    await shop.start()
+    await shop.wait_running()
+    return Touchy
+
+
+def _crashes(shop: Any) -> int:
+    return sum(isinstance(report, ChildCrashed) for report in shop.process.reports)
+
+
+@pytest.mark.parametrize("kind", ["StockReserved", "PaymentTaken"])
+async def test_a_fact_that_cannot_be_borne_is_tried_again_and_then_buried_alone(
+    shop: Any, touchy: type[Touchy], kind: str, autojump_clock: MockClock
+) -> None:
+    touchy.unbearable = frozenset({(kind, OF_SHARD_0[3])})
+    await _open_many(shop, 8)
+    for order_id in OF_SHARD_0[:8]:
+        if order_id != OF_SHARD_0[3]:
+            await shop.wait_status(order_id, "confirmed")
+    await trio.sleep(30)
+    (letter,) = shop.letters()
+    assert (letter.type, letter.correlation_id) == (kind, OF_SHARD_0[3])
+    assert (letter.attempts, letter.retryable) == (ATTEMPTS_MAX, True)
+    assert letter.reason.count("ValueError: cannot bear") == ATTEMPTS_MAX
+    assert _crashes(shop) == ATTEMPTS_MAX
+    assert [len(r.letters) for r in shop.records(ORDER_0) if r.letters] == [1]
+
+
+async def test_a_poisonous_order_by_the_open_way_is_buried_and_others_are_not(
+    shop: Any, touchy: type[Touchy], autojump_clock: MockClock
+) -> None:
+    touchy.unbearable = frozenset({("OrderCreated", "bad")})
+    for order_id in ("o1", "bad", "o2"):
+        await shop.publish(order_id, bytes(shop.order(order_id)))
+    for order_id in ("o1", "o2"):
+        await shop.wait_status(order_id, "confirmed")
+    await trio.sleep(30)
+    (letter,) = shop.letters()
+    assert (letter.type, letter.correlation_id, letter.attempts) == ("OrderCreated", "bad", 3)
+    assert letter.payload == bytes(shop.order("bad"))
+
+
+async def test_a_poisonous_ask_is_answered_when_it_is_buried(
+    shop: Any, touchy: type[Touchy], autojump_clock: MockClock
+) -> None:
+    touchy.unbearable = frozenset({("OrderCreated", "bad"), ("CancelAsked", "o1")})
+    assert (await shop.place("bad")).outcome == Outcome.INVALID
+    assert (await shop.place("o1", "tok_slow")).outcome == Outcome.DONE
+    assert (await shop.cancel("o1")).outcome == Outcome.INVALID
+    assert {(at.type, at.correlation_id, at.seq) for at in shop.letters()} == {
+        ("OrderCreated", "bad", 0),
+        ("CancelAsked", "o1", 0),
+    }
+    await shop.wait_status("o1", "confirmed")
+
+
+async def test_three_poisonous_facts_in_one_record_are_buried_one_after_the_other(
+    shop: Any, touchy: type[Touchy], autojump_clock: MockClock
+) -> None:
+    bad = OF_SHARD_0[1:4]
+    touchy.unbearable = frozenset(("StockReserved", order_id) for order_id in bad)
+    await _open_many(shop, 6)
+    for order_id in set(OF_SHARD_0[:6]) - set(bad):
+        await shop.wait_status(order_id, "confirmed")
+    await trio.sleep(30)
+    assert sorted(letter.correlation_id for letter in shop.letters()) == sorted(bad)
+    assert _crashes(shop) == 3 * ATTEMPTS_MAX
+
+
+# --- the open way in
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff" * 30,
+        b'{"order_id": "junk"}',
+        bytes(OrderActor.__name__, "ascii") * 7,
+        b"\x00" * 70_000,
+        b"\x00" * 8 * 1024 * 1024,
+    ],
+    ids=["empty", "garbage", "json", "text", "long", "as long as the broker takes"],
+)
+async def test_what_is_no_order_is_buried_once_and_stops_nobody(
+    shop: Any, payload: bytes, autojump_clock: MockClock
+) -> None:
+    seq = await shop.publish("junk", payload)
+    await shop.publish("o1", bytes(shop.order("o1")))
+    await shop.wait_status("o1", "confirmed")
+    (letter,) = shop.letters()
+    assert (letter.seq, letter.subject, letter.attempts) == (seq, "ORDER.created.junk", 1)
+    assert _crashes(shop) == 0
+    await shop.process.stop()
+    await shop.start()
+    await shop.place("o2")
+    assert len(shop.letters()) == 1
+
+
+async def test_an_order_under_another_ones_id_is_buried(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    await shop.publish("o1", bytes(shop.order("o2")))
+    await trio.sleep(1)
+    (letter,) = shop.letters()
+    assert "names order o1" in letter.reason
+    assert shop.said()["OrderOpened", "o2"] == 0
+
+
+@pytest.mark.parametrize("payload", [b"\x00" * 60_000, None], ids=["junk", "reused id"])
+async def test_a_flood_of_large_letters_is_buried_in_records_that_the_broker_takes(
+    shop: Any, payload: bytes | None, autojump_clock: MockClock
+) -> None:
+    await shop.place("o1")
+    await shop.wait_status("o1", "confirmed")
+    other = shop.order("o1")
+    other.customer_id = "c" * 60_000
+    shop.process.kill()
+    for _ in range(300):
+        await shop.publish("o1", payload or bytes(other))
+    await shop.start()
+    await shop.place("o2")
+    await shop.wait_status("o2", "confirmed")
+    await trio.sleep(5)
+    assert len(shop.letters()) == 300
+    assert _crashes(shop) == 0
+
+
+@pytest.mark.parametrize("when", ["live", "finished"])
+async def test_a_reused_id_by_the_open_way_is_buried_and_the_order_is_unaffected(
+    shop: Any, when: str, autojump_clock: MockClock
+) -> None:
+    await shop.place("o1", "tok_slow", a=2)
+    if when == "finished":
+        await shop.wait_status("o1", "confirmed")
+    await shop.publish("o1", bytes(shop.order("o1", a=3)))
+    await shop.publish("o1", bytes(shop.order("o1", "tok_slow", a=2)))  # The same again is none.
+    await shop.wait_status("o1", "confirmed")
+    await trio.sleep(1)
+    (letter,) = shop.letters()
+    assert "another body" in letter.reason
+    assert shop.taken_minor("o1") == 200
+
+
+# --- deadlines
+
+
+class Unreachable:
+    """A provider that answers only enquiries."""
+
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+
+    async def send(self, request: Request) -> Reply:
+        if request.method == "POST":
+            raise NoReplyError("unreachable")
+        reply: Reply = await self._provider.send(request)
+        return reply
+
+
+async def test_a_payment_that_stays_without_an_answer_is_given_up_after_its_deadline(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    await shop.process.stop()
+    await shop.start(provider=Unreachable(shop.simulator))
+    placed_s = trio.current_time()
+    await shop.place("o1")
+    view = await shop.wait_status("o1", *TERMINAL)
+    took_s = trio.current_time() - placed_s
+    assert (view["status"], view["reason"]) == ("cancelled", "payment_deadline_passed")
+    assert 13.5 * MINUTE_S < took_s < 17 * MINUTE_S
+    assert shop.taken_minor("o1") == 0
+
+
+@pytest.mark.parametrize("between", ["nothing", "a restart", "a jump of the wall clock"])
+async def test_a_reservation_expires_at_its_time_and_not_before(
+    shop: Any, between: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.process.supervisor.find("actors").stop_child(str(INVENTORY_1))
+    placed_s = trio.current_time()
+    await shop.place("o1")
+    await trio.sleep(20 * MINUTE_S)
+    match between:
+        case "a restart":
+            shop.process.crash(Address("order", shard_of("o1", 2)))
+        case "a jump of the wall clock":
+            jumped_s = time.time() + 86_400
+            monkeypatch.setattr(time, "time", lambda: jumped_s)
+            monkeypatch.setattr(time, "time_ns", lambda: int(jumped_s * 1e9))
+    await trio.sleep_until(placed_s + 30 * MINUTE_S - 0.5)
+    assert b'"pending"' in await shop.process.views.get("o1")
+    await trio.sleep(1)
+    assert b'"reservation_expired"' in await shop.process.views.get("o1")
+    await shop.process.supervisor.find("actors").restart_child(str(INVENTORY_1))
+    await trio.sleep(MINUTE_S)
+    stock = (await shop.stocks())["a"]
+    assert (stock.on_hand, stock.reserved, stock.sold) == (100, 0, 0)
+
+
+# --- snapshots and renewal
+
+
+async def test_a_snapshot_holds_nothing_that_may_yet_not_be_stored(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SNAPSHOT_RECORDS", 1)
+    failing = False
+
+    async def fail(subject: str, _payload: bytes) -> None:
+        if failing and subject == ORDER_0.journal:
+            await trio.sleep(1)
+            raise BrokerLostError("lost by a test")
+
+    shop.process.log.before_append = fail
+    await shop.place(OF_SHARD_0[0])
+    failing = True
+    with pytest.raises(AskFailedError):
+        await shop.process.ask("order", OF_SHARD_0[1], shop.order(OF_SHARD_0[1]))
+    failing = False
+    await shop.place(OF_SHARD_0[1])
+    await shop.wait_status(OF_SHARD_0[1], "confirmed")
+    assert shop.said()["OrderOpened", OF_SHARD_0[1]] == 1
+
+
+async def test_a_busy_shard_keeps_a_snapshot_every_so_many_records_and_no_more_often(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SNAPSHOT_RECORDS", 10)
+    kept: list[str] = []
+    put = MemoryLog.put_snapshot
+
+    class Counting(MemoryLog):
+        async def put_snapshot(self, name: str, data: bytes) -> None:
+            kept.append(name)
+            await put(self, name, data)
+
+    await shop.process.stop()
+    await shop.start(log=Counting(shop.store))
+    await shop.wait_running()
+    before = len(shop.records(ORDER_0))
+    for order_id in OF_SHARD_0[:20]:
+        await shop.place(order_id)
+        await shop.wait_status(order_id, "confirmed")
+        await shop.place(order_id)  # No record comes of that, and no snapshot either.
+    records = len(shop.records(ORDER_0)) - before
+    assert kept.count("order-0") in {records // 10, records // 10 + 1}
+    memory = await shop.recalled("order", 0)
+    assert memory.unsaved < 12
+
+
+async def test_an_idle_shard_renews_its_record_and_snapshot_before_they_expire(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    await shop.process.stop()
+    shop.retention_ms = 3_600_000
+    await shop.start()
+    await shop.place("o1")
+    for _ in range(5):
+        shop.store.snapshots.clear()
+        await trio.sleep(3600 * 0.3)
+        assert len(shop.store.snapshots) == sum(shop.counts.values())
+        for address in shop.process.shards.addresses():
+            newest = shop.store.last(address.journal)
+            assert shop.process.clock.now_ms() - newest.time_ms < shop.retention_ms * 0.3
+    assert shop.said()["OrderOpened", "o1"] == 1
+
+
+async def test_a_finished_order_is_known_for_the_retention_and_then_forgotten(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    await shop.process.stop()
+    shop.retention_ms = 3_600_000
+    await shop.start()
+    await shop.place("o1")
+    await shop.wait_status("o1", "confirmed")
+    await trio.sleep(3600 * 0.9)
+    assert (await shop.place("o1")).status == "confirmed"
+    await trio.sleep(3600 * 0.5)
+    running = [shop.process.shard("order", number)._memory for number in (0, 1)]
+    assert [len(memory.archive) for memory in running] == [0, 0]
+
+
+async def test_a_stop_without_a_broker_does_not_wait_for_a_last_snapshot(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    await shop.place("o1")
+    shop.process.log.disconnect()
+    with trio.fail_after(30):
+        await shop.process.stop()
+
+
+async def test_a_view_that_a_crash_left_unwritten_is_written_by_the_recovery(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    class Mute(MemoryLog):
+        async def put_views(self, views: Any) -> None:
+            await trio.sleep_forever()
+
+    await shop.process.stop()
+    await shop.start(log=Mute(shop.store))
+    await shop.place("o1")
+    await trio.sleep(5)
+    assert shop.store.views == {}
+    assert b'"confirmed"' in await shop.process.views.get("o1")
+    shop.process.kill()
+    await shop.start()
+    await shop.wait_status("o1", "confirmed")
+
+
+async def test_a_shard_to_which_nothing_is_addressed_does_not_fall_behind_the_log(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CURSOR_LAG_MAX", 20)
+    await shop.process.stop()
+    await shop.start()
+    for number in range(100):
+        await shop.place(f"o{number}", b=1_000)  # Out of stock: payment hears of none of them.
+        await wait_all_tasks_blocked()
+    await trio.sleep(1)
+    (newest,) = shop.records(Address("payment", 0))[-1:]
+    assert newest.cursor.seq > len(shop.store.entries) - 50
+    assert len(shop.records(Address("payment", 0))) < 30
