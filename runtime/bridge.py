@@ -68,6 +68,7 @@ class Bridge:
     """A connection to the broker for all of the process, renewed for as long as `run` runs."""
 
     payload_bytes_max = 1 << 20  # NATS's default, until a broker has told its own.
+    has_jetstream = True  # Of the server we are connected to; in a cluster others may have it.
 
     def __init__(self, address: Address, *, name: str = "orders") -> None:
         self._address = address
@@ -162,6 +163,7 @@ class Bridge:
         client = _Client()
         try:
             await self._connect(client)
+            self.has_jetstream = client.has_jetstream
             self._use(client.link)
             await client.link.ended.wait()
             self._report(f"the connection ended: {client.last_error or 'closed by the broker'}")
@@ -246,6 +248,10 @@ class _Client(Client):
     @property
     def is_encrypted(self) -> bool:
         return bool(self._server_info.get("tls_required"))  # Then nats-py has upgraded, or failed.
+
+    @property
+    def has_jetstream(self) -> bool:
+        return bool(self._server_info.get("jetstream"))
 
     def describe(self, trouble: BaseException) -> str:
         """What went wrong with each server, in an order that is always the same."""

@@ -169,7 +169,7 @@ class _Consumer:
             )
 
     def _on_message(self, message: Message) -> None:
-        if not message.reply.startswith(b"$JS.ACK."):  # Even a delivery may bear a status.
+        if not message.reply.startswith(b"$JS.ACK."):  # Else a delivery, whatever its header says.
             self._on_status(message.status, message)
             self._reader.heard(None)
             return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from runtime.jetstream_api import STREAM_NOT_FOUND, Api, translated
-from runtime.log import BrokerConfigError
+from runtime.log import BrokerConfigError, BrokerLostError
 
 EVENTS: Final = "ORDERS"
 VIEWS: Final = "KV_orders"
@@ -36,6 +36,7 @@ async def prepare(api: Api, layout: Layout) -> None:
 
     Raises:
         StreamMismatchError: a stream differs, or went missing from among its companions.
+        BrokerConfigError: there is no JetStream for us.
 
     """
     wanted = {config["name"]: config for config in _configs(layout)}
@@ -56,7 +57,15 @@ async def prepare(api: Api, layout: Layout) -> None:
 
 
 async def _find(api: Api, name: str) -> Any:
-    error, answer = await api.try_call(f"STREAM.INFO.{name}")
+    try:
+        error, answer = await api.try_call(f"STREAM.INFO.{name}")
+    except BrokerLostError:
+        if api.bridge.connected and not api.bridge.has_jetstream:
+            raise BrokerConfigError(
+                "the broker runs without JetStream: enable it there (-js, or jetstream {} in its"
+                " configuration), or let NATS_URL name a broker that has it"
+            ) from None
+        raise
     if error is None:
         return answer["config"]
     if error.err_code == STREAM_NOT_FOUND:

@@ -164,6 +164,7 @@ async def test_headers_of_hostile_senders_are_read_without_an_error() -> None:
     headers = Message(b"", b"", header, b"").headers
     assert headers["ok"] == "yes"
     assert headers["latin"] == "\ufffd"
+    assert Message(b"", b"", b"NATS/1.0 abc\r\n\r\n", b"").status == 0
 
 
 # --- losing and finding the broker

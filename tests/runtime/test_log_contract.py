@@ -12,7 +12,16 @@ import trio_asyncio
 from runtime import jetstream_reader, jetstream_snapshots, memory
 from runtime.bridge import Address, Bridge
 from runtime.jetstream import JetStreamLog, Layout, StreamMismatchError
-from runtime.log import BrokerLostError, DamagedError, Entry, FencedError, Log, Reader, RefusedError
+from runtime.log import (
+    BrokerConfigError,
+    BrokerLostError,
+    DamagedError,
+    Entry,
+    FencedError,
+    Log,
+    Reader,
+    RefusedError,
+)
 from runtime.memory import MemoryLog, MemoryStore
 
 LAYOUT = Layout(retention_s=3600.0, replicas=1, shards={"order": 2, "payment": 1})
@@ -594,6 +603,38 @@ async def test_a_stream_gone_missing_from_among_its_companions_is_not_made_anew(
         await log.prepare(LAYOUT)
 
 
+@pytest.mark.parametrize(
+    ("broker_config", "reason"),
+    [
+        ("jetstream: disabled", "runs without JetStream"),
+        (
+            "accounts { A { users: [{user: a}] } }\nno_auth_user: a",
+            "enable JetStream for this account",
+        ),
+    ],
+)
+async def test_a_broker_without_jetstream_is_a_configuration_error(
+    real: JetStreamKeeper, broker_config: str, reason: str
+) -> None:
+    real.server.kill()
+    real.server.start(broker_config)
+    try:
+        log = JetStreamLog(await real.bridge())
+        with pytest.raises(BrokerConfigError, match=reason):
+            await log.prepare(LAYOUT)
+    finally:
+        real.server.kill()
+
+
+async def test_a_full_stream_refuses(real: JetStreamKeeper) -> None:
+    log = await real.client()
+    config = (await log._api.call("STREAM.INFO.ORDERS"))["config"]
+    await log._api.call("STREAM.UPDATE.ORDERS", config | {"max_msgs": 1})
+    await log.append("ORDER.journal.order.0", b"")
+    with pytest.raises(RefusedError, match="maximum messages exceeded"):
+        await log.append("ORDER.journal.order.0", b"")
+
+
 async def test_companions_that_are_missing_are_made_again(real: JetStreamKeeper) -> None:
     log = await real.client()
     for stream in ("KV_orders", "OBJ_snapshots"):
@@ -666,7 +707,7 @@ async def test_a_replaced_snapshot_takes_no_more_room(real: JetStreamKeeper) -> 
         b"PUB ORDER.created.*.> 1\r\nx\r\n",
         b"PUB ORDER.created.%b 1\r\nx\r\n" % (b"l" * 3_900),
         b"HPUB ORDER.created.a 16 17\r\nNATS/1.0 503\r\n\r\nx\r\n",
-        b"HPUB ORDER.created.a\x0c 16 17\r\nNATS/1.0 abc\r\n\r\nx\r\n",
+        b"HPUB ORDER.created.a\x0cb 18 19\r\nNATS/1.0\r\na: b\r\n\r\nx\r\n",
         b"HPUB ORDER.created.a 12 13\r\ngarbage!\r\n\r\nx\r\n",
         b"HPUB ORDER.created.a 1 2\r\nxx\r\n",
         b"HPUB ORDER.created.a 0 1\r\nx\r\n",
