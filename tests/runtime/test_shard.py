@@ -155,7 +155,7 @@ def _narrow_readers(monkeypatch: pytest.MonkeyPatch) -> Hook:
     return narrow
 
 
-async def _open_many(shop: Any, count: int) -> int:
+async def _open_many(shop: Any, count: int) -> Any:
     """Have orders opened in one record; returns its position."""
     asks = [Ask(shop.order(order_id)) for order_id in OF_SHARD_0[:count]]
     for ask in asks:
