@@ -4,7 +4,7 @@ Writing is an ask: the shard that owns the order decides, its record makes the d
 told. Reading never troubles a shard: it uses the views, and the log.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +37,7 @@ ANSWER_S = 1.8  # The edge promises an answer within two seconds.
 
 
 class Desk:
-    """One for the process. `connected` says whether the broker is there, `faults` why we are not ready."""
+    """One for the process. `connected` says whether the broker is there, `faults` what is amiss in the tree."""
 
     def __init__(
         self,
@@ -48,9 +48,10 @@ class Desk:
         *,
         connected: Callable[[], bool],
         describe_tree: Callable[[], Any],
+        faults: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._shards, self._views, self._log, self._tracer = shards, views, log, tracer
-        self._connected, self._describe_tree = connected, describe_tree
+        self._connected, self._describe_tree, self._faults = connected, describe_tree, faults
         self.is_open = False
         """True from the moment everything has started until the process begins to stop."""
         self.was_open = False
@@ -114,8 +115,15 @@ class Desk:
     async def view(self, order_id: str) -> bytes | None:
         """The newest public JSON of an order.
 
-        An order that came in by the open way and that nobody has taken up yet is shown as pending.
+        An order that came in by the open way and that nobody has taken up yet is shown as pending. The last views that
+        an earlier process owed are written again as its shards recover, so a read waits for that.
         """
+        if not self._connected():
+            raise Unavailable("not connected to the broker")
+        with trio.move_on_after(ANSWER_S) as patience:
+            await self._shards.wait_recovered("order", order_id)
+        if patience.cancelled_caught:
+            raise Unavailable("still starting")
         try:
             found = await self._views.get(order_id)
             return found if found is not None else await read_waiting(self._log, order_id)
@@ -154,10 +162,7 @@ class Desk:
             reasons = (*reasons, "still starting")
         elif not self.is_open:
             reasons = (*reasons, "stopping")
-        running = self._shards.running()
-        missing = [str(a) for a in self._shards.addresses() if a not in running]
-        if missing:
-            reasons = (*reasons, f"not running: {', '.join(missing)}")
+        reasons = (*reasons, *self._faults())
         return Health(connected, not reasons, self.was_open, reasons)
 
     def tree(self) -> Any:

@@ -4,6 +4,7 @@ What has to outlive an incarnation (its past) is kept here; everything else begi
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import trio
 from betterproto import Message
@@ -24,6 +25,7 @@ class Shards:
         self._terms = terms
         self._pasts = {address: Past() for address in self.addresses()}
         self._running: dict[Address, Shard] = {}
+        self._recovered: set[Address] = set()
         self._changed = trio.Event()
 
     def addresses(self) -> Iterator[Address]:
@@ -46,11 +48,13 @@ class Shards:
     ) -> None:
         """Run one incarnation; a supervised child."""
         actor = ACTORS[address.actor](self._terms, Place(address.shard, self.counts[address.actor]))
-        shard = Shard(address, actor, surroundings(), self._pasts[address], self._announce)
+        announce = partial(self._announce, address)
+        shard = Shard(address, actor, surroundings(), self._pasts[address], announce)
         self._running[address] = shard
         await shard.run(task_status=task_status)
 
-    def _announce(self) -> None:
+    def _announce(self, address: Address) -> None:
+        self._recovered.add(address)
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
@@ -58,9 +62,15 @@ class Shards:
         """The incarnations that are taking asks now."""
         return {address: shard for address, shard in self._running.items() if shard.is_taking}
 
+    async def wait_recovered(self, actor: str, key: str) -> None:
+        """Wait until what earlier processes accepted about a key is known in this one, too."""
+        address = self._address(actor, key)
+        while address not in self._recovered:
+            await self._changed.wait()
+
     async def wait_taking(self, actor: str, key: str) -> Shard:
         """The shard that owns a key, as soon as it runs."""
-        address = Address(actor, shard_of(key, self.counts[actor]))
+        address = self._address(actor, key)
         while True:
             shard = self._running.get(address)
             if shard is not None and shard.is_taking:
@@ -77,3 +87,6 @@ class Shards:
         ask = Ask(fact, traceparent)
         shard.mailbox.ask(ask)
         return ask
+
+    def _address(self, actor: str, key: str) -> Address:
+        return Address(actor, shard_of(key, self.counts[actor]))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import trio
+from trio.testing import MockClock
 
 from messages.routing import shard_of
 from runtime.memory import MemoryLog
@@ -12,6 +13,7 @@ from runtime.shard import SupersededError
 
 async def test_a_newcomer_takes_over_from_an_owner_who_appends_faster_than_it_reads(
     shop: Any,
+    autojump_clock: MockClock,
 ) -> None:
     older, busy = shop.process, Address("order", 0)
     order_ids = (key for n in range(100) if shard_of(key := f"o{n}", shop.counts["order"]) == 0)
@@ -33,7 +35,9 @@ async def test_a_newcomer_takes_over_from_an_owner_who_appends_faster_than_it_re
     assert [said["OrderConfirmed", order_id] for order_id in (*placed, another)] == [1, 1]
 
 
-async def test_an_owner_that_was_superseded_does_not_take_the_shards_back(shop: Any) -> None:
+async def test_an_owner_that_was_superseded_does_not_take_the_shards_back(
+    shop: Any, autojump_clock: MockClock
+) -> None:
     older = shop.process
     newer = await shop.start("newer")
     await shop.wait_running()
