@@ -48,6 +48,7 @@ from runtime.recall import Address, Memory, recall
 from runtime.tail import Tail
 from runtime.tracing import Span, Tracer
 from runtime.views import Views
+from runtime.vitals import Vitals
 
 GROUP_FACTS_MAX = 500  # Below 20 ms of decisions, so that nobody waits long for the loop.
 GROUP_BYTES_MAX = (
@@ -136,6 +137,13 @@ class Shard:
         self._is_snapshooting = False
         self.is_taking = False
         """True from the take-over to the end: asks are answered."""
+        self._is_idle = False
+        self._progress_s = trio.current_time()
+
+    @property
+    def vitals(self) -> Vitals:
+        """What it is busy with, for those who watch."""
+        return Vitals(len(self.mailbox), len(self._calls), self._is_idle, self._progress_s)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Recover, take over, and hear facts until something fails; a supervised child.
@@ -213,11 +221,13 @@ class Shard:
         while True:
             is_careful = past.is_careful(memory.cursor)
             self.mailbox.wake_seq = self._committed.seq + CURSOR_LAG_MAX
+            self._is_idle = True
             try:
                 items = await self._take(group, 1 if is_careful else GROUP_FACTS_MAX)
             except trio.Cancelled:
                 await self._leave(group)
                 raise
+            self._is_idle, self._progress_s = False, trio.current_time()
             try:
                 self._decide(group, items)
                 if items and group.can_wait and not group.is_empty and not is_careful:
