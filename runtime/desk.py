@@ -37,7 +37,7 @@ ANSWER_S = 1.8  # The edge promises an answer within two seconds.
 
 
 class Desk:
-    """One for the process. `connected` says whether the broker is there, `faults` what is amiss in the tree."""
+    """One for the process. `connected` says whether the broker is there, `unready` what is amiss in the tree."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class Desk:
         *,
         connected: Callable[[], bool],
         describe_tree: Callable[[], Any],
-        faults: Callable[[], Sequence[str]] = tuple,
+        unready: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._shards, self._views, self._log, self._tracer = shards, views, log, tracer
-        self._connected, self._describe_tree, self._faults = connected, describe_tree, faults
+        self._connected, self._describe_tree, self._unready = connected, describe_tree, unready
         self.is_open = False
         """True from the moment everything has started until the process begins to stop."""
         self.was_open = False
@@ -162,7 +162,7 @@ class Desk:
             reasons = (*reasons, "still starting")
         elif not self.is_open:
             reasons = (*reasons, "stopping")
-        reasons = (*reasons, *self._faults())
+        reasons = (*reasons, *self._unready())
         return Health(connected, not reasons, self.was_open, reasons)
 
     def tree(self) -> Any:

@@ -23,12 +23,12 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-import msgspec
 import structlog
 import trio
 from prometheus_client import CollectorRegistry
 
 from actors import ACTORS, Terms
+from runtime import vitals
 from runtime.bridge import Address as BrokerAddress
 from runtime.bridge import Bridge
 from runtime.clock import LogClock
@@ -60,7 +60,6 @@ from supervisors import (
     SupervisorSpec,
     child_supervisor,
 )
-from supervisors.tree import Node
 
 NEVER_RESTART = (BrokerConfigError, SupersededError, ListenError, LedgerError)
 """Faults that a restart does not cure: the process ends with 78 and says why."""
@@ -96,6 +95,7 @@ class System:
             self.tracer,
             connected=lambda: self.bridge.connected,
             describe_tree=self.describe_tree,
+            unready=self.unready,
         )
         self.metrics = Metrics(self)
         self.root: Supervisor | None = None
@@ -273,11 +273,19 @@ class System:
         return registry
 
     def describe_tree(self) -> Any:
-        """The supervision tree with what each shard has waiting, ready for JSON."""
+        """The supervision tree with what each shard is busy with, ready for JSON."""
         if self.root is None:
             return {}
-        lag = {str(address): len(shard.mailbox) for address, shard in self.shards.running().items()}
-        return _describe(self.root.snapshot(), lag, trio.current_time())
+        return vitals.describe(self.root.snapshot(), self._busy(), trio.current_time())
+
+    def unready(self) -> tuple[str, ...]:
+        """Why this instance is not ready, as its tree has it."""
+        if self.root is None:
+            return ()  # The desk knows that nothing has started.
+        return vitals.unready(self.root.snapshot(), self._busy(), trio.current_time())
+
+    def _busy(self) -> vitals.Busy:
+        return {str(address): shard.vitals for address, shard in self.shards.running().items()}
 
 
 def terms_of(config: Config) -> Terms:
@@ -305,29 +313,3 @@ def broker_address(config: Config, embedded: EmbeddedServer | None) -> BrokerAdd
         config.nats_tls_cert_file,
         config.nats_tls_key_file,
     )
-
-
-def _describe(node: Node, lag: Mapping[str, int], now_s: float) -> dict[str, Any]:
-    described = msgspec.to_builtins(
-        {
-            "id": node.id or "root",
-            "path": node.path,
-            "kind": node.kind.value,
-            "state": node.state.value,
-            "since_s": round(now_s - node.since, 3),
-            "restarts": node.restarts,
-            "restarts_in_window": node.restarts_in_window,
-            "intensity": node.intensity,
-        }
-    )
-    if node.until is not None:
-        described["backing_off_s"] = round(node.until - now_s, 3)
-    if node.last_error:
-        described["last_error"] = node.last_error
-    if node.strategy is not None:
-        described["strategy"] = node.strategy.value
-    if node.id in lag:
-        described["mailbox_lag"] = lag[node.id]
-    if node.children:
-        described["children"] = [_describe(child, lag, now_s) for child in node.children]
-    return dict(described)
