@@ -1,4 +1,4 @@
-"""The supervision tree of a running instance: who runs, who is backing off, who has failed and of what."""
+"""The supervision tree of a running instance: who runs, who backs off, who failed of what, and who gets on."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -77,11 +77,26 @@ def _words(node: Node) -> Iterator[Text]:
     if node["restarts"]:
         window = f"{node['restarts_in_window']}/{node['intensity']} in window"
         yield Text(f"restarts {node['restarts']} ({window})", style="yellow")
-    if node.get("mailbox_lag"):
-        yield Text(f"mailbox {node['mailbox_lag']}", style="cyan")
+    if node.get("children_restarts_in_window"):
+        spent = f"{node['children_restarts_in_window']}/{node['children_intensity']}"
+        yield Text(f"restarts below {spent}", style="yellow")
+    if "last_progress_s" in node:
+        yield from _shard_words(node)
     if node.get("last_error"):
         error = " ".join(node["last_error"].split())
         yield Text(f"last: {error[:ERROR_CHARS_MAX]}", style="red")
+
+
+def _shard_words(node: Node) -> Iterator[Text]:
+    if node["mailbox_lag"]:
+        yield Text(f"mailbox {node['mailbox_lag']}", style="cyan")
+    if node["calls_in_flight"]:
+        yield Text(f"calls {node['calls_in_flight']}", style="cyan")
+    ago = _duration(node["last_progress_s"])
+    if node["stalled"]:
+        yield Text(f"no progress for {ago}", style="red")
+    else:
+        yield Text(f"progress {ago} ago", style="dim")
 
 
 def _duration(duration_s: float) -> str:

@@ -36,6 +36,7 @@ WORKER: dict[str, Any] = {
     "restarts_in_window": 0,
     "intensity": 10,
 }
+BUSY = {"mailbox_lag": 12, "calls_in_flight": 3, "last_progress_s": 0.2, "stalled": False}
 
 
 def printed(shown: RenderableType) -> str:
@@ -85,7 +86,10 @@ def test_an_order_that_no_shard_has_taken_up_shows_its_status() -> None:
         ({"since_s": 65.0, "strategy": "one_for_one"}, "for 1 min 05 s  one_for_one"),
         ({"state": "restarting", "backing_off_s": 0.4}, "order.0  backing off 0.4 s"),
         ({"restarts": 5, "restarts_in_window": 2}, "restarts 5 (2/10 in window)"),
-        ({"mailbox_lag": 12}, "mailbox 12"),
+        ({"children_restarts_in_window": 4, "children_intensity": 10}, "restarts below 4/10"),
+        (BUSY, "mailbox 12  calls 3  progress 0.2 s ago"),
+        ({**BUSY, "mailbox_lag": 0, "calls_in_flight": 0}, "for 3.2 s  progress 0.2 s ago"),
+        ({**BUSY, "last_progress_s": 7.15, "stalled": True}, "no progress for 7.2 s"),
         ({"last_error": "ValueError: [red]\nboom"}, "last: ValueError: [red] boom"),
     ],
 )
