@@ -25,9 +25,8 @@ def run(command: Callable[..., Awaitable[None]], *args: Any) -> None:
     Raises:
         SystemExit: something went wrong and has been told.
     """
-    logs.configure(
-        LogLevel.ERROR
-    )  # The connection's ups and downs are no answer to what was asked.
+    # The connection's ups and downs are no answer to what was asked.
+    logs.configure(LogLevel.ERROR)
     try:
         trio.run(command, *args)
     except BaseException as error:  # noqa: BLE001 - a group of errors may be anything; unknown ones are raised again.
