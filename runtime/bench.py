@@ -23,6 +23,7 @@ from actors.order import OrderState, OrderStatus
 from messages.codec import encode
 from messages.generated.orders.v1 import OrderCreated, OrderItem, StockCounted
 from runtime import logs, tracing
+from runtime.collector import tune_collector
 from runtime.config import load
 from runtime.config_variables import LogFormat, LogLevel
 from runtime.desk import read_stock
@@ -274,4 +275,5 @@ def _machine() -> dict[str, Any]:
 
 def run_bench(plan: Plan) -> dict[str, Any]:
     """Measure in a trio run of our own."""
+    tune_collector()
     return trio.run(measure, plan)

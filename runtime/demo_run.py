@@ -24,6 +24,7 @@ import msgspec
 import trio
 
 from runtime import demo_faults, demo_load, logs, tracing
+from runtime.collector import tune_collector
 from runtime.config import load
 from runtime.config_variables import Config, LogFormat
 from runtime.demo_load import Placed, Seen, Stock, Stocked, Told
@@ -123,6 +124,7 @@ class _Demo:
         self.end_reason = ""
         self._options, self._config, self._screen = options, config, screen
         self._system = System(config, tracer)
+        tune_collector()
         self._root: Supervisor | None = None
         self._half_way = trio.Event()
 

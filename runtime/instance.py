@@ -3,6 +3,7 @@
 import structlog
 
 from runtime import logs, tracing
+from runtime.collector import tune_collector
 from runtime.config_variables import Config
 from runtime.system import NEVER_RESTART, System
 from supervisors import run
@@ -17,6 +18,7 @@ def run_instance(config: Config) -> int:
         _logger.info("read_from_env_file", variables=list(config.from_env_file))
     tracer = tracing.start(config)
     system = System(config, tracer)
+    tune_collector()
     try:
         return run(
             system.spec(),
