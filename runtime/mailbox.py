@@ -141,7 +141,6 @@ class Mailbox:
         while not (self._urgent or self._deliveries or self.read_seq > self.wake_seq):
             self._filled = trio.Event()
             await self._filled.wait()
-        self.wake_seq = math.inf
         taken: list[Item] = []
         while self._urgent and len(taken) < most:
             item = self._urgent.popleft()
