@@ -39,9 +39,11 @@ from messages.codec import EncodeError
 from messages.record import Change, Cursor, Envelope, Letter, RawRecord, Record, encode_record
 from runtime.alarms import Alarms
 from runtime.clock import LogClock
+from runtime.faults import Faults, points
+from runtime.faults.hooks import ShardHooks
 from runtime.gateway import Gateway
 from runtime.letters import letter_about, order_of, store_letter
-from runtime.log import BrokerLostError, Log, LogError
+from runtime.log import BrokerLostError, Log, LogError, SupersededError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, fail_asks
 from runtime.past import Past
 from runtime.recall import Address, Memory, recall
@@ -65,10 +67,6 @@ LAST_SNAPSHOT_S = 2.0
 _pack = msgspec.msgpack.Encoder().encode
 
 
-class SupersededError(Exception):
-    """Another instance has taken this shard over. The newest owner wins, so this instance must stop."""
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the shards of one process share."""
@@ -81,6 +79,7 @@ class Surroundings:
     tracer: Tracer
     instance_id: str
     retention_ms: int
+    faults: Faults | None = None
 
 
 @dataclass(slots=True)
@@ -127,6 +126,7 @@ class Shard:
         self._on_taking = on_taking
         self.mailbox = Mailbox()
         self._actor, self._around, self._past = actor, around, past
+        self._hooks = ShardHooks(around.faults, address) if around.faults is not None else None
         self._owner = f"{around.instance_id}/{next(self._incarnations)}"
         self._turn = 0
         self._memory = Memory(actor)
@@ -154,7 +154,11 @@ class Shard:
             Exception: whatever `react` raised; the fact is noted as a suspect.
         """
         around = self._around
+        if self._hooks is not None:
+            await self._hooks.reach(points.BEFORE_TAKE_OVER)
         await self._take_over()
+        if self._hooks is not None:
+            await self._hooks.reach(points.AFTER_TAKE_OVER)
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._alarms.run, self.mailbox.tell)
@@ -229,6 +233,8 @@ class Shard:
                 raise
             self._is_idle, self._progress_s = False, trio.current_time()
             try:
+                if self._hooks is not None:
+                    await self._hooks.before_react(items, past)
                 self._decide(group, items)
                 if items and group.can_wait and not group.is_empty and not is_careful:
                     group.ends_s = min(group.ends_s, trio.current_time() + PATIENCE_S)
@@ -352,9 +358,13 @@ class Shard:
         """Store the group as one record, wholly or not at all."""
         memory, around = self._memory, self._around
         if not group.is_empty or group.cursor.seq > self._committed.seq + CURSOR_LAG_MAX:
+            if self._hooks is not None:
+                await self._hooks.around_append(points.BEFORE_APPEND, group.facts, group.changes)
             self._turn += 1
             for number, letter in enumerate(group.letters):
                 burial = f"{self._owner}.{self._turn}.{number}"
+                if self._hooks is not None:
+                    await self._hooks.before_letter(letter)
                 await store_letter(around.log, self.address, letter, burial)
             record = Record(
                 self._owner,
@@ -374,6 +384,8 @@ class Shard:
                 )
             if patience.cancelled_caught:
                 raise BrokerLostError(f"no answer to an append within {APPEND_GRACE_S:g} s")
+            if self._hooks is not None:
+                await self._hooks.around_append(points.AFTER_APPEND, group.facts, group.changes)
             memory.unsaved += 1
             self._committed = group.cursor
         memory.cursor = group.cursor
@@ -427,7 +439,11 @@ class Shard:
     async def _keep_snapshot(self, taken: bytes) -> None:
         """Store a snapshot, once the views that it implies are written."""
         await self._around.views.wait_written()
+        if self._hooks is not None:
+            await self._hooks.reach(points.BEFORE_SNAPSHOT)
         await self._around.log.put_snapshot(self.address.snapshot, taken)
+        if self._hooks is not None:
+            await self._hooks.reach(points.AFTER_SNAPSHOT)
         self._is_snapshooting = False
 
     async def _leave(self, group: _Group) -> None:

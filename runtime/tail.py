@@ -18,6 +18,8 @@ from messages.record import Cursor, Envelope, Letter, RawRecord, RecordError
 from messages.routing import Routes, shard_of
 from runtime.clock import LogClock
 from runtime.desk_types import ORDER_ID
+from runtime.faults import Faults
+from runtime.faults.hooks import is_doubled
 from runtime.log import Entry, Log
 from runtime.mailbox import Delivery, Mailbox
 from runtime.recall import INTAKE, JOURNALS, Address
@@ -39,8 +41,10 @@ class _Member:
 class Tail:
     """Delivers facts to the mailboxes of this process' shards, in the log's order."""
 
-    def __init__(self, log: Log, routes: Routes, clock: LogClock) -> None:
-        self._log, self._routes, self._clock = log, routes, clock
+    def __init__(
+        self, log: Log, routes: Routes, clock: LogClock, faults: Faults | None = None
+    ) -> None:
+        self._log, self._routes, self._clock, self._faults = log, routes, clock, faults
         self._members: dict[Address, _Member] = {}
         self._window: deque[tuple[int, Addressed]] = deque()
         self._window_facts = 0
@@ -92,6 +96,8 @@ class Tail:
                 # A shard that joined meanwhile may have to hear older ones first: then these come again.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 for entry in entries:
+                    if self._faults is not None and await is_doubled(self._faults, entry):
+                        self._take(entry)
                     self._take(entry)
                 for member in list(self._members.values()):
                     member.mailbox.nudge()

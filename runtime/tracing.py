@@ -228,6 +228,12 @@ class Tracer:
             span.set_status(Status(StatusCode.ERROR, report.error_text))
         span.end()
 
+    def span_fault(self, attributes: Attributes) -> None:
+        """Show that an injected fault has happened, in a short trace of its own. Never sampled away."""
+        if self._sdk is not None:
+            said = {f"fault.{key}": value for key, value in attributes.items()}
+            self._sdk.reports.start_span("fault fired", _NOWHERE, attributes=said).end()
+
     def close(self, timeout_s: float = FLUSH_S) -> None:
         """Export what has ended, for as long as that may take, and stop. Blocks: call it after trio has run."""
         if self._sdk is not None:
