@@ -16,12 +16,13 @@ from typing import Final
 
 from runtime import jetstream_snapshots, jetstream_streams
 from runtime.bridge import Bridge
-from runtime.jetstream_api import FENCE, Api, own_headers
+from runtime.jetstream_api import FENCE, FENCE_SUBJECT, Api, own_headers
 from runtime.jetstream_reader import JetStreamReader
 from runtime.jetstream_streams import EVENTS, VIEWS, Layout, StreamMismatchError
 from runtime.log import (
     HEADER_BYTES_MAX,
     Entry,
+    FencedError,
     check_filters,
     check_headers,
     check_key,
@@ -37,6 +38,8 @@ BATCH_MAX: Final = 1_000  # The server's own limit.
 PUTS_MAX: Final = 5
 HEADER_ROOM_BYTES: Final = HEADER_BYTES_MAX + 128  # The broker counts headers in; the fence is one.
 
+CLAIM: Final = "$KV.orders.owner/views"  # No order id has a slash.
+
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -46,6 +49,10 @@ class JetStreamLog:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._api = Api(bridge)
+        self._me = (
+            uuid.uuid4().hex.encode()
+        )  # Tells a renewal whose answer was lost from another's claim.
+        self._claim_seq: int | None = None
 
     async def prepare(self, layout: Layout) -> None:
         """Create the streams at the very first start, verify them at every other.
@@ -112,6 +119,15 @@ class JetStreamLog:
     async def get_snapshot(self, name: str) -> bytes | None:
         return await jetstream_snapshots.get(self._api, name)
 
+    async def claim_views(self) -> None:
+        newest = await self._api.newest(VIEWS, CLAIM)
+        headers: dict[str, str] = {}
+        if self._claim_seq is not None:
+            if newest is not None and newest.payload != self._me:
+                raise FencedError("the views of orders have been claimed by another client since")
+            headers[FENCE] = newest.headers["Nats-Sequence"] if newest is not None else "0"
+        self._claim_seq = await self._api.publish(CLAIM, self._me, headers)
+
     async def put_views(self, views: Mapping[str, bytes]) -> None:
         for order_id in views:
             check_key(order_id)
@@ -121,7 +137,7 @@ class JetStreamLog:
                 await self._put_batch(puts[start : start + BATCH_MAX])
             return
         for subject, view in puts:
-            await self._api.publish(subject, view)
+            await self._api.publish(subject, view, self._fence())
 
     async def get_view(self, order_id: str) -> bytes | None:
         check_key(order_id)
@@ -131,15 +147,22 @@ class JetStreamLog:
         return message.payload
 
     async def _put_batch(self, puts: Sequence[tuple[str, bytes]]) -> None:
-        """One atomic batch: only its last message is answered, for all of them."""
+        """One atomic batch: only its last message is answered, and the first one fenced, for all of them."""
         batch_id = uuid.uuid4().hex
         headers = [
             {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(n)}
             for n in range(1, len(puts) + 1)
         ]
+        headers[0] |= self._fence()
         self._bridge.publish_many(
             (subject, view, header)
             for (subject, view), header in zip(puts[:-1], headers[:-1], strict=True)
         )
         subject, view = puts[-1]
         await self._api.publish(subject, view, {**headers[-1], "Nats-Batch-Commit": "1"})
+
+    def _fence(self) -> Mapping[str, str]:
+        """What lets a write of views fail as soon as another client has claimed them."""
+        if self._claim_seq is None:
+            return {}
+        return {FENCE: str(self._claim_seq), FENCE_SUBJECT: CLAIM}

@@ -11,6 +11,7 @@ from runtime.link import Message
 from runtime.log import BrokerConfigError, BrokerLostError, FencedError, LogError, RefusedError
 
 FENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+FENCE_SUBJECT: Final = f"{FENCE}-Subject"  # The fence stands there instead of on the message's own.
 STREAM_NOT_FOUND: Final = 10059
 _WRONG_LAST_SEQUENCE: Final = {10071, 10164}
 _NOT_ENABLED: Final = {10039, 10076}  # JetStream is off for the account, for the server.

@@ -24,6 +24,10 @@ class FencedError(LogError):
     """Another owner has appended to this subject since; nothing of this append was stored."""
 
 
+class SupersededError(LogError):
+    """Another instance has taken over. The newest owner wins, so this instance must stop."""
+
+
 class BrokerLostError(LogError):
     """The connection went away or no answer came: it may or may not have happened. Recover."""
 
@@ -129,8 +133,24 @@ class Log(Protocol):
         """
         ...
 
+    async def claim_views(self) -> None:
+        """Become the one writer of views: whoever has claimed them before is refused from now on.
+
+        A claim lasts as long as RETENTION, and claiming again renews it.
+
+        Raises:
+            FencedError: another client has claimed them since we did.
+
+        """
+        ...
+
     async def put_views(self, views: Mapping[str, bytes]) -> None:
-        """Store the newest public view of each order id: one round trip, not atomic across orders."""
+        """Store the newest public view of each order id: one round trip, not atomic across orders.
+
+        Raises:
+            FencedError: another client has claimed the views since we did; nothing more is stored.
+
+        """
         ...
 
     async def get_view(self, order_id: str) -> bytes | None: ...

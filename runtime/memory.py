@@ -42,6 +42,7 @@ class MemoryStore:
         self.entries: list[Entry] = []
         self.snapshots: dict[str, bytes] = {}
         self.views: dict[str, bytes] = {}
+        self.views_claim = 0
         self.payload_bytes_max = payload_bytes_max
         self._newest: dict[str, Entry] = {}
         self._now_ms = now_ms or _trio_clock_ms()
@@ -84,6 +85,7 @@ class MemoryLog:
         self.before_append: Hook | None = None
         self.after_append: Hook | None = None
         self._connection = _Connection()
+        self._claim: int | None = None
 
     @property
     def payload_bytes_max(self) -> int:
@@ -153,11 +155,26 @@ class MemoryLog:
         check_key(name)
         return await self._connection.ask_now(lambda: self.store.snapshots.get(name))
 
+    async def claim_views(self) -> None:
+        await self._connection.ask_now(self._claim_views)
+
+    def _claim_views(self) -> None:
+        self._check_claim()
+        self._claim = self.store.views_claim = self.store.views_claim + 1
+
+    def _check_claim(self) -> None:
+        if self._claim not in (None, self.store.views_claim):
+            raise FencedError("the views are claimed by another since")
+
     async def put_views(self, views: Mapping[str, bytes]) -> None:
         for order_id, view in views.items():
             check_key(order_id)
             self._check_size(order_id, view)
-        await self._connection.ask_now(lambda: self.store.views.update(views))
+        await self._connection.ask_now(lambda: self._put_views(views))
+
+    def _put_views(self, views: Mapping[str, bytes]) -> None:
+        self._check_claim()
+        self.store.views.update(views)
 
     async def get_view(self, order_id: str) -> bytes | None:
         check_key(order_id)

@@ -40,10 +40,10 @@ from runtime.edge.server import ListenError, serve
 from runtime.embedded import EmbeddedServer
 from runtime.gateway import Gateway, Provider, open_gateway
 from runtime.jetstream import JetStreamLog, Layout
-from runtime.log import BrokerConfigError, BrokerLostError
+from runtime.log import BrokerConfigError, BrokerLostError, SupersededError
 from runtime.logs import log_report
 from runtime.metrics import Metrics
-from runtime.shard import SupersededError, Surroundings
+from runtime.shard import Surroundings
 from runtime.shards import Shards
 from runtime.simulator import Simulator
 from runtime.simulator_http import serve as serve_simulator
@@ -87,7 +87,7 @@ class System:
         self.clock = LogClock()
         self.shards = Shards(terms_of(config), shard_counts(config))
         self.tail = Tail(self.log, self.shards.routes(), self.clock)
-        self.views = Views(self.log)
+        self.views = Views(self.log, renew_s=config.retention_s / 4)
         self.desk = Desk(
             self.shards,
             self.views,

@@ -14,10 +14,11 @@ import msgspec
 import trio
 
 from actors.actor import Actor, State
-from runtime.log import BrokerLostError, Log
+from runtime.log import BrokerLostError, FencedError, Log, SupersededError
 
 LINGER_S = 0.1  # Between two writes: each takes all that has gathered.
 SETTLES_S = 1.0  # An order that is not finished by then is written as it is; most are, and are written once.
+RENEW_S = 3600.0  # Of our claim to write; well below RETENTION, with which it ends.
 BATCH_MAX = 1_000  # Of one round trip, and as many as JetStream takes in one batch.
 
 _encode = msgspec.json.Encoder().encode
@@ -42,8 +43,9 @@ class _Version:
 class Views:
     """The write side and the read side of the view store."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, *, renew_s: float = RENEW_S) -> None:
         self._log = log
+        self._renew_s = renew_s
         self._waiting: dict[str, _Version] = {}
         self._writing: dict[str, _Version] = {}
         self._filled = trio.Event()
@@ -105,18 +107,31 @@ class Views:
         """Write views as they come, until cancelled; a supervised child.
 
         Raises:
+            SupersededError: another instance writes the views since.
             BrokerLostError, RefusedError: what was being written is kept, and written by the next incarnation.
         """
         self._is_running = True
         task_status.started()
         try:
             while True:
-                await self._filled.wait()
-                await trio.sleep(LINGER_S)
-                await self._write_due()
+                # Views written after it are ours alone: what a frozen predecessor still had to write comes too late.
+                await self._log.claim_views()
+                await self._write_until(trio.current_time() + self._renew_s)
+        except FencedError as error:
+            raise SupersededError(
+                "another instance writes the views of orders since; this one stops. Run one instance on a stream"
+            ) from error
         finally:
             self._is_running = False
             self._tell_written()
+
+    async def _write_until(self, end_s: float) -> None:
+        while trio.current_time() < end_s:
+            with trio.move_on_at(end_s):
+                await self._filled.wait()
+            if self._filled.is_set():
+                await trio.sleep(LINGER_S)
+                await self._write_due()
 
     async def _write_due(self) -> None:
         """Write the versions whose time has come; all of them, when somebody waits for that."""

@@ -27,10 +27,11 @@ from messages.record import Envelope, Letter, RawRecord, decode_letter
 from runtime import embedded
 from runtime.clock import LogClock
 from runtime.gateway import Gateway, Provider
+from runtime.log import SupersededError
 from runtime.mailbox import AskFailedError
 from runtime.memory import MemoryLog, MemoryStore
 from runtime.recall import INTAKE, JOURNALS, LETTERS, Address, Memory, recall
-from runtime.shard import Shard, SupersededError, Surroundings
+from runtime.shard import Shard, Surroundings
 from runtime.shards import Shards
 from runtime.simulator import Simulator
 from runtime.simulator_ledger import Ledger

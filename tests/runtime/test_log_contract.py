@@ -400,6 +400,29 @@ async def test_a_key_no_tool_could_ask_for_is_refused(log: Log, key: str) -> Non
             await call
 
 
+async def test_who_claims_the_views_last_is_the_only_one_to_write_them(keeper: Any) -> None:
+    older, newer = await keeper.client(), await keeper.client()
+    await older.claim_views()
+    await older.put_views({"o1": b"first"})
+    await newer.claim_views()
+    await newer.put_views({"o1": b"second"})
+    for late in ({"o1": b"late"}, {f"o{n}": b"late" for n in range(1, 50)}):
+        with pytest.raises(FencedError):
+            await older.put_views(late)
+    with pytest.raises(FencedError):
+        await older.claim_views()
+    assert await newer.get_view("o1") == b"second"
+    assert await newer.get_view("o2") is None
+
+
+async def test_a_claim_of_views_can_be_renewed(keeper: Any) -> None:
+    log = await keeper.client()
+    await log.claim_views()
+    await log.claim_views()
+    await log.put_views({f"o{n}": b"view" for n in range(50)})
+    assert await log.get_view("o49") == b"view"
+
+
 # --- losing the broker
 
 

@@ -17,12 +17,11 @@ from runtime import shard as module
 from runtime.gateway import NoReplyError
 from runtime.gateway_contract import Reply, Request
 from runtime.letters import order_of
-from runtime.log import BrokerLostError
+from runtime.log import BrokerLostError, SupersededError
 from runtime.mailbox import Ask, AskFailedError
 from runtime.memory import MemoryLog
 from runtime.past import ATTEMPTS_MAX
 from runtime.recall import Address
-from runtime.shard import SupersededError
 from supervisors import ChildCrashed
 
 ORDER_0, INVENTORY_1 = Address("order", 0), Address("inventory", 1)  # Where `a`, `b` and `c` are.

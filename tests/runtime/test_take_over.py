@@ -6,9 +6,9 @@ import trio
 from trio.testing import MockClock
 
 from messages.routing import shard_of
+from runtime.log import SupersededError
 from runtime.memory import MemoryLog
 from runtime.recall import Address
-from runtime.shard import SupersededError
 
 
 async def test_a_newcomer_takes_over_from_an_owner_who_appends_faster_than_it_reads(
@@ -44,5 +44,20 @@ async def test_an_owner_that_was_superseded_does_not_take_the_shards_back(
     older.crash(Address("order", 0))
     with trio.fail_after(5):
         await older.ended.wait()
+    assert isinstance(older.error, SupersededError)
+    assert not newer.ended.is_set()
+
+
+async def test_what_the_older_instance_still_had_to_show_does_not_cover_what_the_newer_shows(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    older = shop.process
+    await shop.place("o1", "tok_slow")  # Shown as reserved, a second from now.
+    newer = await shop.start("newer")
+    await shop.wait_running()
+    with trio.fail_after(60):
+        await shop.wait_status("o1", "confirmed")
+        await trio.sleep(10)
+        await shop.wait_status("o1", "confirmed")
     assert isinstance(older.error, SupersededError)
     assert not newer.ended.is_set()
