@@ -77,7 +77,6 @@ LINES_MAX = 100
 CUSTOMER_CHARS_MAX = 256
 TOKEN_CHARS_MAX = 128
 QUANTITY_MAX = 2**31 - 1
-TEXT_MAX = 256
 MINOR_MAX = 2**63 - 1
 DEADLINE_PASSED = "deadline_passed"
 """The code of a PaymentRefused that nobody refused: time ran out, and nothing had been taken."""
@@ -343,7 +342,7 @@ def _settle(state: OrderState, heard: StockReserved | StockRefused) -> Step:
     if settled == state:
         return NOTHING
     if isinstance(heard, StockRefused):
-        return _step(settled)
+        return Step({state.order_id: settled}, can_wait=True)
     return _step(settled, _decision(state.order_id, state.status, heard.skus, state.reason))
 
 

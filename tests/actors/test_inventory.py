@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from betterproto import Message
 
@@ -156,6 +157,28 @@ def test_a_reservation_that_outlives_its_time_asks_the_order_and_stays_held(give
 )
 def test_a_deadline_that_is_none_changes_nothing(given: Any, key: str, now_ms: int) -> None:
     assert given(INVENTORY, HELD).at(now_ms).when(Due(key)).then().states == HELD
+
+
+@pytest.mark.parametrize("heard", ENDS)
+def test_nobody_waits_for_what_is_given_up(heard: Message) -> None:
+    assert INVENTORY.react(HELD, heard, 0).can_wait
+
+
+def test_states_are_packed_by_position_so_that_old_logs_stay_readable() -> None:
+    """Fields are added at the end, with a default; nothing in these rows ever moves."""
+    stock = Stock("hat", initial=5, on_hand=3, reserved=1, sold=2)
+    reservation = HELD[reservation_key("o-1")]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(stock)) == ["Stock", "hat", 5, 3, 1, 2]
+    held = [["hat", 2], ["cup", 5]]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(reservation)) == [
+        "Reservation",
+        "o-1",
+        held,
+        EXPIRES_MS,
+    ]
+    for state in (stock, reservation):
+        packed = msgspec.msgpack.encode(state)
+        assert msgspec.msgpack.decode(packed, type=INVENTORY.states) == state
 
 
 # --- counting ---

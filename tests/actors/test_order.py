@@ -251,6 +251,49 @@ def test_every_move_is_one_more_line_of_history(given: Any, standing: str, name:
             assert then.history[-1] == Event(NOW, event, then.status)
 
 
+@pytest.mark.parametrize(
+    ("standing", "name"),
+    [
+        ("pending, both awaited", "StockReserved"),
+        ("rejected, one answer awaited", "StockRefused"),
+        ("cancelled, one answer awaited", "StockRefused"),
+    ],
+)
+def test_nobody_waits_for_an_answer_that_decides_nothing(standing: str, name: str) -> None:
+    states = {**STATES, "pending, both awaited": but(PENDING, awaited=("hat", "cup"))}
+    assert ORDER.react({"o-1": states[standing]}, HEARD[name], NOW).can_wait
+
+
+@pytest.mark.parametrize(("standing", "name"), [move for move in MOVES if MOVES[move][1]])
+def test_a_step_that_owes_a_fact_does_not_wait(standing: str, name: str) -> None:
+    state = STATES[standing]
+    assert not ORDER.react({"o-1": state} if state else {}, HEARD[name], NOW).can_wait
+
+
+def test_a_state_is_packed_by_position_so_that_old_logs_stay_readable() -> None:
+    """Fields are added at the end, with a default; nothing in this row ever moves."""
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(but(RESERVED, digest=7))) == [
+        "OrderState",
+        "o-1",
+        "17850",
+        "GBP",
+        1730,
+        [["hat", 6, 255], ["cup", 2, 100]],
+        "tok_ok",
+        7,
+        NOW,
+        "reserved",
+        [[NOW - TTL_MS, "OrderCreated", "pending"]],
+        [],
+        False,
+        "",
+        "",
+        "",
+    ]
+    packed = msgspec.msgpack.encode(RESERVED)
+    assert msgspec.msgpack.decode(packed, type=ORDER.states) == RESERVED
+
+
 # --- opening ---
 
 
@@ -368,6 +411,12 @@ def test_a_retried_order_has_its_whole_time_again(given: Any) -> None:
     after.when(Due("o-1")).then()
     after.when(ReservationExpired("o-1", ["hat"])).then()
     after.when(PaymentTaken("o-1", "ch-1")).then(SELL)
+
+
+def test_a_retried_payment_may_stay_unknown_for_the_same_reason(given: Any) -> None:
+    after = given(ORDER, {"o-1": PARKED}).at(NOW).when(RetryAsked("o-1"))
+    after.when(PaymentUnknown("o-1", PARKED.reason)).then()
+    assert where(after.states["o-1"]) == "parked"
 
 
 def test_a_confirmed_order_no_longer_gives_the_reason_why_it_was_parked() -> None:

@@ -76,6 +76,12 @@ def test_a_sum_beyond_64_bits_is_a_fault_and_no_crash(given: Any) -> None:
     assert after.answer.outcome is Outcome.INVALID
 
 
+def test_a_total_of_all_that_64_bits_hold_is_opened(given: Any) -> None:
+    assert given(ORDER).when(one_line("hat", 1, MINOR_MAX)).answer == Answer(
+        Outcome.DONE, "pending"
+    )
+
+
 def test_an_order_at_every_limit_is_opened(given: Any) -> None:
     lines = [OrderItem(f"{n:064}", QUANTITY_MAX, 42_949_672) for n in range(LINES_MAX)]
     total = LINES_MAX * QUANTITY_MAX * 42_949_672

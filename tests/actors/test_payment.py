@@ -206,6 +206,19 @@ def test_a_second_copy_changes_nothing(given: Any, doing: str, name: str) -> Non
     )  # Of what is over, it may be said again that nothing was kept.
 
 
+def test_nobody_waits_for_a_payment_to_be_forgotten() -> None:
+    assert PAYMENT.react({"o-1": TAKEN}, OrderConfirmed("o-1"), NOW).can_wait
+
+
+def test_a_state_is_packed_by_position_so_that_old_logs_stay_readable() -> None:
+    """Fields are added at the end, with a default; nothing in this row ever moves."""
+    row = ["PaymentState", "o-1", 1530, "GBP", "tok_ok", "refund"]
+    rest = [NOW + LIMIT_MS, 0, 0, 0, True, "ch-1"]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(REFUNDING)) == row + rest
+    packed = msgspec.msgpack.encode(REFUNDING)
+    assert msgspec.msgpack.decode(packed, type=PAYMENT.states) == REFUNDING
+
+
 # --- calls ---
 
 

@@ -105,6 +105,11 @@ def test_positions_are_ordered_by_record_and_then_by_fact() -> None:
 # --- damage ---
 
 
+def test_what_a_sender_leaves_out_says_that_it_is_unknown() -> None:
+    assert Envelope(FACT, "o-1") == Envelope(FACT, "o-1", 0, 0, "", "")
+    assert Letter(1, 0, "X", b"", "why") == Letter(1, 0, "X", b"", "why", 1, "", "", "", False)
+
+
 def test_any_flipped_bit_is_noticed() -> None:
     sound = encode_record(RECORD)
     for at in range(len(sound)):

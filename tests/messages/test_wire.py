@@ -100,6 +100,10 @@ def test_p7_a_tag_that_protobuf_does_not_have_is_refused(payload: bytes, reason:
     assert reason in refused(payload)
 
 
+def test_p7_a_tag_of_more_than_32_bits_is_refused() -> None:
+    assert refused(b"\x8a\x80\x80\x80\x10\x00").endswith("a number is out of range at byte 0")
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
