@@ -22,7 +22,7 @@ from runtime.mailbox import Ask, AskFailedError
 from runtime.memory import MemoryLog
 from runtime.past import ATTEMPTS_MAX
 from runtime.recall import Address
-from supervisors import ChildCrashed
+from supervisors import ChildCrashed, ShutdownError
 
 ORDER_0, INVENTORY_1 = Address("order", 0), Address("inventory", 1)  # Where `a`, `b` and `c` are.
 OF_SHARD_0 = [key for n in range(200) if shard_of(key := f"o{n}", 2) == 0]
@@ -492,22 +492,28 @@ async def test_a_snapshot_holds_nothing_that_may_yet_not_be_stored(
     shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SNAPSHOT_RECORDS", 1)
-    failing = False
+    asked = [Ask(shop.order(order_id)) for order_id in OF_SHARD_0[:2]]
+    mailbox = shop.process.shard("order").mailbox
+    appends = 0
 
-    async def fail(subject: str, _payload: bytes) -> None:
-        if failing and subject == ORDER_0.journal:
-            await trio.sleep(1)
-            raise BrokerLostError("lost by a test")
+    async def fail_the_second(subject: str, _payload: bytes) -> None:
+        nonlocal appends
+        if subject == ORDER_0.journal:
+            appends += 1
+            if appends == 1:
+                mailbox.ask(asked[1])  # So it is decided on before the snapshot is stored.
+            if appends == 2:
+                await trio.sleep(5)
+                raise BrokerLostError("lost by a test")
 
-    shop.process.log.before_append = fail
-    await shop.place(OF_SHARD_0[0])
-    failing = True
+    shop.process.log.before_append = fail_the_second
+    mailbox.ask(asked[0])
+    await asked[0].wait_answered()
     with pytest.raises(AskFailedError):
-        await shop.process.ask("order", OF_SHARD_0[1], shop.order(OF_SHARD_0[1]))
-    failing = False
+        await asked[1].wait_answered()
+    assert "order-0" in shop.store.snapshots
     await shop.place(OF_SHARD_0[1])
     await shop.wait_status(OF_SHARD_0[1], "confirmed")
-    assert shop.said()["OrderOpened", OF_SHARD_0[1]] == 1
 
 
 async def test_a_busy_shard_keeps_a_snapshot_every_so_many_records_and_no_more_often(
@@ -572,9 +578,13 @@ async def test_a_stop_without_a_broker_does_not_wait_for_a_last_snapshot(
     shop: Any, autojump_clock: MockClock
 ) -> None:
     await shop.place("o1")
+    await shop.wait_status("o1", "confirmed")
+    await trio.sleep(1)
     shop.process.log.disconnect()
     with trio.fail_after(30):
         await shop.process.stop()
+    faults = [r.path for r in shop.process.reports if isinstance(r, ShutdownError)]
+    assert [path for path in faults if path.startswith("actors/")] == []
 
 
 async def test_a_view_that_a_crash_left_unwritten_is_written_by_the_recovery(
