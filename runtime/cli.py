@@ -37,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for machines.")]
 def main() -> None:
     """Run a command; bad configuration is told in full and exits with 78."""
     try:
-        app()
+        app(prog_name="orders")
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
