@@ -19,7 +19,7 @@ root (one_for_one)
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,6 @@ from prometheus_client import CollectorRegistry
 from actors import ACTORS, Terms
 from runtime import vitals
 from runtime.bridge import Address as BrokerAddress
-from runtime.bridge import Bridge
 from runtime.clock import LogClock
 from runtime.config_variables import Config
 from runtime.desk import Desk
@@ -38,11 +37,20 @@ from runtime.edge.admin import admin_app
 from runtime.edge.public import public_app
 from runtime.edge.server import ListenError, serve
 from runtime.embedded import EmbeddedServer
+from runtime.faults import Faults, Hands
+from runtime.faults.metrics import FaultMetrics
+from runtime.faults.seams import (
+    breakable_bridge,
+    breakable_desk,
+    breakable_log,
+    breakable_provider,
+)
 from runtime.gateway import Gateway, Provider, open_gateway
 from runtime.jetstream import JetStreamLog, Layout
 from runtime.log import BrokerConfigError, BrokerLostError, SupersededError
 from runtime.logs import log_report
 from runtime.metrics import Metrics
+from runtime.recall import Address
 from runtime.shard import Surroundings
 from runtime.shards import Shards
 from runtime.simulator import Simulator
@@ -54,6 +62,7 @@ from runtime.views import Views
 from supervisors import (
     Backoff,
     ChildSpec,
+    NotFound,
     Report,
     Strategy,
     Supervisor,
@@ -82,11 +91,14 @@ class System:
         self.config = config
         self.tracer = tracer or Tracer()
         self.embedded = EmbeddedServer(config.nats_store_dir) if config.embedded else None
-        self.bridge = Bridge(broker_address(config, self.embedded), name=config.instance_id)
-        self.log = JetStreamLog(self.bridge)
+        self.injector = self._open_injector() if config.faults else None
+        address = broker_address(config, self.embedded)
+        self.bridge = breakable_bridge(address, config.instance_id, self.injector)
+        self._stream = JetStreamLog(self.bridge)
+        self.log = breakable_log(self._stream, self.injector)
         self.clock = LogClock()
         self.shards = Shards(terms_of(config), shard_counts(config))
-        self.tail = Tail(self.log, self.shards.routes(), self.clock)
+        self.tail = Tail(self.log, self.shards.routes(), self.clock, self.injector)
         self.views = Views(self.log, renew_s=config.retention_s / 4)
         self.desk = Desk(
             self.shards,
@@ -103,6 +115,18 @@ class System:
         self._gateway: Gateway | None = None
         self._public = trio.CancelScope()
         self._public_closed = trio.Event()
+
+    def _open_injector(self) -> Faults:
+        """With FAULTS=on: what makes this instance fail on request."""
+        embedded = self.embedded
+        broker_pid = None if embedded is None else lambda: embedded.pid
+        hands = Hands(shard_counts(self.config), self._crash, broker_pid)
+        return Faults(hands, self.tracer)
+
+    def _crash(self, address: Address, error: Exception) -> None:
+        assert self.root is not None  # Whoever reached a point runs below it.
+        with suppress(NotFound):  # It is down already.
+            self.root.find(f"core/actors/{address.actor}").crash_child(str(address), error)
 
     # --- the tree ---
 
@@ -179,7 +203,9 @@ class System:
         async with AsyncExitStack() as stack:
             if self._provider is not None:
                 self._gateway = Gateway(
-                    self._provider, call_timeout_s=call_timeout_s, pool_size=pool_size
+                    breakable_provider(self._provider, self.injector),
+                    call_timeout_s=call_timeout_s,
+                    pool_size=pool_size,
                 )
             else:
                 url = config.payment_gateway_url
@@ -189,7 +215,12 @@ class System:
                     url = await nursery.start(partial(serve_simulator, Simulator(ledger)))
                     _logger.info("payment_simulator_serving", url=url)
                 self._gateway = await stack.enter_async_context(
-                    open_gateway(url, call_timeout_s=call_timeout_s, pool_size=pool_size)
+                    open_gateway(
+                        url,
+                        call_timeout_s=call_timeout_s,
+                        pool_size=pool_size,
+                        around=partial(breakable_provider, faults=self.injector),
+                    )
                 )
             task_status.started()
             await trio.sleep_forever()
@@ -201,7 +232,7 @@ class System:
         config = self.config
         await self.bridge.wait_connected()
         layout = Layout(config.retention_s, config.stream_replicas, self.shards.counts)
-        await self.log.prepare(layout)
+        await self._stream.prepare(layout)
         task_status.started()
         await self.bridge.wait_disconnected()
         raise BrokerLostError("the connection to the broker is gone")
@@ -241,7 +272,7 @@ class System:
         self._public, self._public_closed = trio.CancelScope(), trio.Event()
         try:
             with self._public:
-                app = public_app(self.desk)
+                app = public_app(breakable_desk(self.desk, self.injector))
                 await serve(app, str(self.config.http_bind), task_status=task_status)
         finally:
             self._public_closed.set()
@@ -249,7 +280,7 @@ class System:
     async def _serve_admin(
         self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        app = admin_app(self.desk, registry=self._registry())
+        app = admin_app(self.desk, registry=self._registry(), faults=self.injector)
         await serve(app, str(self.config.admin_bind), task_status=task_status)
 
     # --- what is passed on ---
@@ -265,11 +296,14 @@ class System:
             self.tracer,
             self.config.instance_id,
             int(self.config.retention_s * 1000),
+            self.injector,
         )
 
     def _registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()
         registry.register(self.metrics)
+        if self.injector is not None:
+            registry.register(FaultMetrics(self.injector))
         return registry
 
     def describe_tree(self) -> Any:

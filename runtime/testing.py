@@ -17,6 +17,7 @@ shows the points), as keyword arguments named like the fields of `runtime.faults
 """
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -43,6 +44,7 @@ from runtime.views import Views
 from supervisors import (
     Backoff,
     ChildSpec,
+    NotFound,
     Report,
     Strategy,
     Supervisor,
@@ -118,7 +120,8 @@ class Stage:
 
     def crash(self, address: Address, error: Exception) -> None:
         """Let the supervisor fail one shard."""
-        self.supervisor.find("actors").crash_child(str(address), error)
+        with suppress(NotFound):  # It is down already.
+            self.supervisor.find("actors").crash_child(str(address), error)
 
     async def ask(self, actor: str, key: str, fact: Message) -> Answer:
         """Ask the shard that owns a key, as a customer does: the same again until there is an answer."""

@@ -11,6 +11,7 @@
 | `connection` | one client: hypercorn's HTTP/1.1 within limits |
 | `head` | what a request's head is refused for |
 | `public`, `admin` | the two applications |
+| `faults` | what the second has in addition where FAULTS=on |
 | `answers`, `problems` | JSON, and RFC 9457 problems for every error |
 | `headers`, `bodies`, `strict_json`, `currencies` | what clients send, read strictly, every fault named |
 | `schemas`, `openapi` | what the answers look like; /openapi.json |

@@ -1,4 +1,4 @@
-"""The operator's API: metrics, the supervision tree, stock. For a loopback address; it asks for no password."""
+"""The operator's API: metrics, the tree, stock, faults. For a loopback address; it asks for no password."""
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -18,32 +18,37 @@ from runtime.edge.answers import (
     order_id_of,
 )
 from runtime.edge.bodies import stock_levels
+from runtime.edge.faults import fault_routes
 from runtime.edge.headers import require_json, traceparent
 from runtime.edge.problems import Fault, Problem
+from runtime.faults import Faults
 
 
-def admin_app(desk: OrderDesk, *, registry: CollectorRegistry = REGISTRY) -> Starlette:
-    """The application for ADMIN_BIND."""
-    admin = _Admin(desk, registry)
+def admin_app(
+    desk: OrderDesk, *, registry: CollectorRegistry = REGISTRY, faults: Faults | None = None
+) -> Starlette:
+    """The application for ADMIN_BIND. Without `faults` there is nothing at /faults."""
+    admin = _Admin(desk, registry, openapi.ADMIN if faults is None else openapi.ADMIN_WITH_FAULTS)
     return build_app(
         [
             Route("/metrics", admin.metrics),
             Route("/tree", admin.tree),
             Route("/orders/{order_id}/retry", admin.retry, methods=["POST"]),
             Route("/stock", admin.stock, methods=["GET", "PUT"]),
-            Route("/openapi.json", _describe),
+            Route("/openapi.json", admin.describe),
+            *(fault_routes(faults) if faults is not None else ()),
         ]
     )
 
 
-async def _describe(_: Request) -> Response:
-    return json_bytes(openapi.ADMIN)
-
-
 class _Admin:
-    def __init__(self, desk: OrderDesk, registry: CollectorRegistry) -> None:
+    def __init__(self, desk: OrderDesk, registry: CollectorRegistry, document: bytes) -> None:
         self._desk = desk
         self._registry = registry
+        self._document = document
+
+    async def describe(self, _: Request) -> Response:
+        return json_bytes(self._document)
 
     async def metrics(self, request: Request) -> Response:
         encode, media_type = choose_encoder(request.headers.get("accept", ""))

@@ -12,6 +12,8 @@ from runtime.desk_types import NewItem, NewOrder
 from runtime.edge.currencies import CURRENCIES
 from runtime.edge.problems import Fault, Problem, shown
 from runtime.edge.strict_json import JsonError, parse
+from runtime.faults import Action
+from runtime.faults.fault import FOR_S
 
 
 def _refusal(message: str) -> PydanticCustomError:
@@ -68,6 +70,23 @@ class PlaceOrder(Strict):
     total_minor: Minor | None = None
 
 
+class InjectFault(Strict):
+    """A fault to arm: where, what, for whom (all that the point carries), how often, how long. `Fault` says more."""
+
+    point: str
+    action: Annotated[Action, Field(strict=False)]
+    actor: str | None = None
+    shard: int | None = None
+    fact: str | None = None
+    order: str | None = None
+    times: int = 1
+    probability: float = 1.0
+    seed: int = 0
+    for_s: float = FOR_S
+    duration_s: float = 1.0
+    code: int = 1
+
+
 StockLevels = TypeAdapter(
     Annotated[
         dict[Sku, Annotated[int, Field(ge=0, le=ON_HAND_MAX)]],
@@ -79,14 +98,14 @@ StockLevels = TypeAdapter(
 
 def new_order(body: bytes, order_id: str) -> NewOrder:
     """The order that a client asks for."""
-    raw = _parse(body)
+    raw = parse_body(body)
     faults = _contradictions(raw)
     try:
         asked = PlaceOrder.model_validate(raw)
     except ValidationError as error:
-        faults = [*map(_fault, error.errors(include_url=False, include_input=False)), *faults]
+        faults = [*map(fault_of, error.errors(include_url=False, include_input=False)), *faults]
     if faults:
-        raise _unprocessable(faults)
+        raise unprocessable(faults)
     return NewOrder(
         order_id=order_id,
         customer_id=asked.customer_id,
@@ -99,13 +118,13 @@ def new_order(body: bytes, order_id: str) -> NewOrder:
 def stock_levels(body: bytes) -> dict[str, int]:
     """What an operator says is on hand, by SKU."""
     try:
-        return StockLevels.validate_python(_parse(body))
+        return StockLevels.validate_python(parse_body(body))
     except ValidationError as error:
-        faults = list(map(_fault, error.errors(include_url=False, include_input=False)))
-        raise _unprocessable(faults) from error
+        faults = list(map(fault_of, error.errors(include_url=False, include_input=False)))
+        raise unprocessable(faults) from error
 
 
-def _parse(body: bytes) -> Any:
+def parse_body(body: bytes) -> Any:
     try:
         return parse(body)
     except JsonError as error:
@@ -147,14 +166,14 @@ def _total_faults(total_minor: int, raw: Any) -> list[Fault]:
     return []
 
 
-def _unprocessable(faults: list[Fault]) -> Problem:
+def unprocessable(faults: list[Fault]) -> Problem:
     count = "One thing is" if len(faults) == 1 else f"{len(faults)} things are"
     return Problem(
         422, f"{count} wrong with the body; see errors.", kind="invalid-body", faults=tuple(faults)
     )
 
 
-def _fault(error: ErrorDetails) -> Fault:
+def fault_of(error: ErrorDetails) -> Fault:
     match error["type"]:
         case "extra_forbidden":
             message = "is no field of this object; leave it out"

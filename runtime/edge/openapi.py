@@ -6,12 +6,15 @@ import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from runtime.edge.bodies import PlaceOrder
+from runtime.edge.bodies import InjectFault, PlaceOrder
 from runtime.edge.problems import MEDIA_TYPE
 from runtime.edge.schemas import (
     ADMIN_ANSWERS,
     ANSWERS,
+    FAULT_ANSWERS,
     Accepted,
+    ArmedView,
+    FaultsView,
     Levels,
     OrderView,
     Probe,
@@ -180,6 +183,39 @@ _ADMIN_PATHS: Json = {
     },
 }
 
+_FAULT_ID = {"name": "fault_id", "in": "path", "required": True, "schema": _TEXT}
+_FAULT_PATHS: Json = {
+    "/faults": {
+        "get": {
+            "operationId": "faults",
+            "summary": "Every failpoint, and what is armed",
+            "responses": {"200": _json("They are these.", FaultsView), **_problems()},
+        },
+        "post": {
+            "operationId": "injectFault",
+            "summary": "Arm a fault",
+            "requestBody": _body(InjectFault),
+            "responses": {
+                "201": _json("It is armed.", ArmedView, _LOCATION),
+                **_problems(409, 422, *_WITH_BODY),
+            },
+        },
+        "delete": {
+            "operationId": "clearFaults",
+            "summary": "Disarm them all",
+            "responses": {"204": {"description": "None is armed."}, **_problems()},
+        },
+    },
+    "/faults/{fault_id}": {
+        "parameters": [_FAULT_ID],
+        "delete": {
+            "operationId": "clearFault",
+            "summary": "Disarm one",
+            "responses": {"204": {"description": "It is not armed."}, **_problems(404)},
+        },
+    },
+}
+
 
 def _document(title: str, paths: Json, models: tuple[type[BaseModel], ...]) -> bytes:
     _, schemas = models_json_schema(
@@ -197,3 +233,8 @@ def _document(title: str, paths: Json, models: tuple[type[BaseModel], ...]) -> b
 
 PUBLIC = _document("Orders", _PATHS, (PlaceOrder, *ANSWERS))
 ADMIN = _document("Orders, for operators", _ADMIN_PATHS, (Levels, Accepted, *ADMIN_ANSWERS))
+ADMIN_WITH_FAULTS = _document(
+    "Orders, for operators who break things",
+    _ADMIN_PATHS | _FAULT_PATHS,
+    (Levels, Accepted, InjectFault, *ADMIN_ANSWERS, *FAULT_ANSWERS),
+)

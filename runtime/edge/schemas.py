@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from actors.inventory import ON_HAND_MAX
+from runtime.faults import Action
 
 Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Status = Literal["pending", "reserved", "needs_attention", "confirmed", "rejected", "cancelled"]
@@ -107,8 +108,44 @@ class StockBySku(BaseModel):
     __pydantic_extra__: dict[str, StockView]
 
 
+class PointView(BaseModel):
+    """One failpoint: where it is, which selectors mean something there, and which actions are possible."""
+
+    name: str
+    where: str
+    carries: list[Literal["actor", "shard", "fact", "order"]]
+    actions: list[Action]
+
+
+class ArmedView(BaseModel):
+    """One fault that is armed: what was asked for; how often it was met, and has fired; when it ends."""
+
+    id: str
+    point: str
+    action: Action
+    actor: str | None = None
+    shard: int | None = None
+    fact: str | None = None
+    order: str | None = None
+    times: int
+    probability: float
+    seed: int
+    duration_s: float | None = None
+    code: int | None = None
+    met: int
+    fired: int
+    ends_in_s: float
+
+
+class FaultsView(BaseModel):
+    points: list[PointView]
+    facts: list[str]
+    armed: list[ArmedView]
+
+
 ANSWERS: tuple[type[BaseModel], ...] = (Accepted, OrderView, ProblemView, Probe)
 ADMIN_ANSWERS: tuple[type[BaseModel], ...] = (ProblemView, StockBySku)
+FAULT_ANSWERS: tuple[type[BaseModel], ...] = (FaultsView, ArmedView)
 
 
 def ref(model: type[BaseModel]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from messages.routing import shard_of
 from runtime.faults.fault import (
     SELECTORS,
     Fault,
+    Mistake,
     MistakenFaultError,
     Occasion,
     Standing,
@@ -121,10 +122,7 @@ class Faults:
             MistakenFaultError: it could never fire, or does not say what it means.
             TooManyFaultsError: `ARMED_MAX` are armed already.
         """
-        hands = self._hands
-        has_broker = hands.broker_pid is not None
-        mistakes = tuple(find_mistakes(fault, hands.counts, self.facts, has_broker=has_broker))
-        if mistakes:
+        if mistakes := self.find_mistakes(fault):
             raise MistakenFaultError(mistakes)
         if len(self.active()) >= ARMED_MAX:
             raise TooManyFaultsError(f"{ARMED_MAX} faults are armed, which is the most; clear some")
@@ -134,6 +132,12 @@ class Faults:
         self._by_point.setdefault(fault.point, []).append(armed)
         _logger.warning("fault_armed", **_shown(armed))
         return armed
+
+    def find_mistakes(self, fault: Fault) -> list[Mistake]:
+        """What would keep this process from arming a fault."""
+        hands = self._hands
+        has_broker = hands.broker_pid is not None
+        return list(find_mistakes(fault, hands.counts, self.facts, has_broker=has_broker))
 
     def active(self) -> list[Armed]:
         """What is armed now, oldest first. One that has fired as often as it may stays until its time is over."""

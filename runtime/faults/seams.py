@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from actors.actor import Answer, Charge, Enquiry, Refund
+from runtime.bridge import Address as BrokerAddress
 from runtime.bridge import Bridge
 from runtime.desk_types import Health, NewOrder, OrderDesk, Placed, Unavailable
 from runtime.faults import points
@@ -20,6 +21,22 @@ from runtime.gateway_contract import Reply, Request
 from runtime.link import Message, OnLost, OnMessage, Subscription
 from runtime.log import BrokerLostError, Entry, FencedError, Log, Reader
 from runtime.recall import JOURNALS
+
+
+def breakable_bridge(address: BrokerAddress, name: str, faults: Faults | None) -> Bridge:
+    return Bridge(address, name=name) if faults is None else FaultyBridge(address, name, faults)
+
+
+def breakable_log(log: Log, faults: Faults | None) -> Log:
+    return log if faults is None else FaultyLog(log, faults)
+
+
+def breakable_provider(provider: Provider, faults: Faults | None) -> Provider:
+    return provider if faults is None else FaultyProvider(provider, faults)
+
+
+def breakable_desk(desk: OrderDesk, faults: Faults | None) -> OrderDesk:
+    return desk if faults is None else FaultyDesk(desk, faults)
 
 
 class FaultyLog:
@@ -118,14 +135,16 @@ class FaultyReader:
 class FaultyBridge(Bridge):
     """A connection that can lose records on their way to a reader, or bring them twice."""
 
-    faults: Faults
+    def __init__(self, address: BrokerAddress, name: str, faults: Faults) -> None:
+        super().__init__(address, name=name)
+        self._faults = faults
 
     def subscribe(self, subject: str, on_message: OnMessage, on_lost: OnLost) -> Subscription:
         def pass_on(message: Message) -> None:
             effect = Effect.NONE
             address = owner_of(message.subject.decode())
-            if address is not None and self.faults.wants(points.WIRE_MESSAGE):
-                effect = self.faults.reach_at_once(Occasion(points.WIRE_MESSAGE, *address))
+            if address is not None and self._faults.wants(points.WIRE_MESSAGE):
+                effect = self._faults.reach_at_once(Occasion(points.WIRE_MESSAGE, *address))
             if effect is not Effect.DROP:
                 on_message(message)
             if effect is Effect.DUPLICATE:
