@@ -25,7 +25,7 @@ from runtime.simulator_http import serve
 from runtime.simulator_ledger import Ledger
 
 TERMINAL = {"confirmed", "rejected", "cancelled"}
-RETRY_S = 0.1
+RETRY_S = 0.25
 PATIENCE_S = 4.0  # Above every bound that an answer has to keep, so that a hang is seen as one.
 
 # How the payment provider of each order behaves. One that times out after charging costs a call's time-out.
@@ -175,9 +175,12 @@ class Client:
         raise AssertionError("no instance is there")
 
     async def load(
-        self, count: int, *, clients: int = 16, when: Mapping[int, Callable[[], None]] | None = None
+        self, count: int, *, clients: int = 12, when: Mapping[int, Callable[[], None]] | None = None
     ) -> None:
-        """Place so many more orders; every 10th is cancelled at once. `when` so many are accepted, do something."""
+        """Place so many more orders; every 10th is cancelled and every 4th looked up at once.
+
+        `when` so many are accepted, do something.
+        """
         numbers = iter(range(len(self.journal), len(self.journal) + count))
         todo = dict(sorted((when or {}).items()))
 
@@ -186,6 +189,9 @@ class Client:
                 promise = await self.place(f"key-{number}", order_number(number))
                 if number % 10 == 0:
                     await self.insist("POST", f"/orders/{promise.order_id}/cancel")
+                if number % 4 == 1:
+                    found = await self.insist("GET", f"/orders/{promise.order_id}")
+                    assert found.status_code == 200, "it was accepted, so it is found from then on"
                 accepted = sum(promise.accepted for promise in self.journal.values())
                 if todo and accepted >= next(iter(todo)):
                     todo.pop(next(iter(todo)))()

@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.timeout(150)
 async def test_a_process_killed_again_and_again_loses_no_order_and_charges_none_twice(
     new_instance: Factory, open_client: Factory, audit: Factory
 ) -> None:
@@ -35,7 +36,7 @@ async def test_a_process_killed_again_and_again_loses_no_order_and_charges_none_
 
     async with open_client(shop) as client:
         await client.stock()
-        with trio.fail_after(50):
+        with trio.fail_after(120):
             await client.load(1_000, when={100: kill, 300: kill, 500: kill, 700: kill, 900: kill})
             await client.wait_settled()
             levels = await client.wait_unreserved()
