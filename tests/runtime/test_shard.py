@@ -1,4 +1,4 @@
-"""The shard host on the memory log: groups, fences, poison, deadlines, snapshots."""
+"""The shard host on the memory log: groups, fences, poison, deadlines."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from actors import ACTORS
 from actors.actor import Heard, Outcome, States, Step
@@ -22,7 +22,7 @@ from runtime.mailbox import Ask, AskFailedError
 from runtime.memory import MemoryLog
 from runtime.past import ATTEMPTS_MAX
 from runtime.recall import Address
-from supervisors import ChildCrashed, ShutdownError
+from supervisors import ChildCrashed
 
 ORDER_0, INVENTORY_1 = Address("order", 0), Address("inventory", 1)  # Where `a`, `b` and `c` are.
 OF_SHARD_0 = [key for n in range(200) if shard_of(key := f"o{n}", 2) == 0]
@@ -355,81 +355,6 @@ async def test_three_poisonous_facts_in_one_record_are_buried_one_after_the_othe
     assert _crashes(shop) == 3 * ATTEMPTS_MAX
 
 
-# --- the open way in
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        b"",
-        b"\xff" * 30,
-        b'{"order_id": "junk"}',
-        bytes(OrderActor.__name__, "ascii") * 7,
-        b"\x00" * 70_000,
-        b"\x00" * 8 * 1024 * 1024,
-    ],
-    ids=["empty", "garbage", "json", "text", "long", "as long as the broker takes"],
-)
-async def test_what_is_no_order_is_buried_once_and_stops_nobody(
-    shop: Any, payload: bytes, autojump_clock: MockClock
-) -> None:
-    seq = await shop.publish("junk", payload)
-    await shop.publish("o1", bytes(shop.order("o1")))
-    await shop.wait_status("o1", "confirmed")
-    (letter,) = shop.letters()
-    assert (letter.seq, letter.subject, letter.attempts) == (seq, "ORDER.created.junk", 1)
-    assert _crashes(shop) == 0
-    await shop.process.stop()
-    await shop.start()
-    await shop.place("o2")
-    assert len(shop.letters()) == 1
-
-
-async def test_an_order_under_another_ones_id_is_buried(
-    shop: Any, autojump_clock: MockClock
-) -> None:
-    await shop.publish("o1", bytes(shop.order("o2")))
-    await trio.sleep(1)
-    (letter,) = shop.letters()
-    assert "names order o1" in letter.reason
-    assert shop.said()["OrderOpened", "o2"] == 0
-
-
-@pytest.mark.parametrize("payload", [b"\x00" * 60_000, None], ids=["junk", "reused id"])
-async def test_a_flood_of_large_letters_is_buried_in_records_that_the_broker_takes(
-    shop: Any, payload: bytes | None, autojump_clock: MockClock
-) -> None:
-    await shop.place("o1")
-    await shop.wait_status("o1", "confirmed")
-    other = shop.order("o1")
-    other.customer_id = "c" * 60_000
-    shop.process.kill()
-    for _ in range(300):
-        await shop.publish("o1", payload or bytes(other))
-    await shop.start()
-    await shop.place("o2")
-    await shop.wait_status("o2", "confirmed")
-    await trio.sleep(5)
-    assert len(shop.letters()) == 300
-    assert _crashes(shop) == 0
-
-
-@pytest.mark.parametrize("when", ["live", "finished"])
-async def test_a_reused_id_by_the_open_way_is_buried_and_the_order_is_unaffected(
-    shop: Any, when: str, autojump_clock: MockClock
-) -> None:
-    await shop.place("o1", "tok_slow", a=2)
-    if when == "finished":
-        await shop.wait_status("o1", "confirmed")
-    await shop.publish("o1", bytes(shop.order("o1", a=3)))
-    await shop.publish("o1", bytes(shop.order("o1", "tok_slow", a=2)))  # The same again is none.
-    await shop.wait_status("o1", "confirmed")
-    await trio.sleep(1)
-    (letter,) = shop.letters()
-    assert "another body" in letter.reason
-    assert shop.taken_minor("o1") == 200
-
-
 # --- deadlines
 
 
@@ -483,138 +408,3 @@ async def test_a_reservation_expires_at_its_time_and_not_before(
     await trio.sleep(MINUTE_S)
     stock = (await shop.stocks())["a"]
     assert (stock.on_hand, stock.reserved, stock.sold) == (100, 0, 0)
-
-
-# --- snapshots and renewal
-
-
-async def test_a_snapshot_holds_nothing_that_may_yet_not_be_stored(
-    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "SNAPSHOT_RECORDS", 1)
-    asked = [Ask(shop.order(order_id)) for order_id in OF_SHARD_0[:2]]
-    mailbox = shop.process.shard("order").mailbox
-    appends = 0
-
-    async def fail_the_second(subject: str, _payload: bytes) -> None:
-        nonlocal appends
-        if subject == ORDER_0.journal:
-            appends += 1
-            if appends == 1:
-                mailbox.ask(asked[1])  # So it is decided on before the snapshot is stored.
-            if appends == 2:
-                await trio.sleep(5)
-                raise BrokerLostError("lost by a test")
-
-    shop.process.log.before_append = fail_the_second
-    mailbox.ask(asked[0])
-    await asked[0].wait_answered()
-    with pytest.raises(AskFailedError):
-        await asked[1].wait_answered()
-    assert "order-0" in shop.store.snapshots
-    await shop.place(OF_SHARD_0[1])
-    await shop.wait_status(OF_SHARD_0[1], "confirmed")
-
-
-async def test_a_busy_shard_keeps_a_snapshot_every_so_many_records_and_no_more_often(
-    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "SNAPSHOT_RECORDS", 10)
-    kept: list[str] = []
-    put = MemoryLog.put_snapshot
-
-    class Counting(MemoryLog):
-        async def put_snapshot(self, name: str, data: bytes) -> None:
-            kept.append(name)
-            await put(self, name, data)
-
-    await shop.process.stop()
-    await shop.start(log=Counting(shop.store))
-    await shop.wait_running()
-    before = len(shop.records(ORDER_0))
-    for order_id in OF_SHARD_0[:20]:
-        await shop.place(order_id)
-        await shop.wait_status(order_id, "confirmed")
-        await shop.place(order_id)  # No record comes of that, and no snapshot either.
-    records = len(shop.records(ORDER_0)) - before
-    assert kept.count("order-0") in {records // 10, records // 10 + 1}
-    memory = await shop.recalled("order", 0)
-    assert memory.unsaved < 12
-
-
-async def test_an_idle_shard_renews_its_record_and_snapshot_before_they_expire(
-    shop: Any, autojump_clock: MockClock
-) -> None:
-    await shop.process.stop()
-    shop.retention_ms = 3_600_000
-    await shop.start()
-    await shop.place("o1")
-    for _ in range(5):
-        shop.store.snapshots.clear()
-        await trio.sleep(3600 * 0.3)
-        assert len(shop.store.snapshots) == sum(shop.counts.values())
-        for address in shop.process.shards.addresses():
-            newest = shop.store.last(address.journal)
-            assert shop.process.clock.now_ms() - newest.time_ms < shop.retention_ms * 0.3
-    assert shop.said()["OrderOpened", "o1"] == 1
-
-
-async def test_a_finished_order_is_known_for_the_retention_and_then_forgotten(
-    shop: Any, autojump_clock: MockClock
-) -> None:
-    await shop.process.stop()
-    shop.retention_ms = 3_600_000
-    await shop.start()
-    await shop.place("o1")
-    await shop.wait_status("o1", "confirmed")
-    await trio.sleep(3600 * 0.9)
-    assert (await shop.place("o1")).status == "confirmed"
-    await trio.sleep(3600 * 0.5)
-    running = [shop.process.shard("order", number)._memory for number in (0, 1)]
-    assert [len(memory.archive) for memory in running] == [0, 0]
-
-
-async def test_a_stop_without_a_broker_does_not_wait_for_a_last_snapshot(
-    shop: Any, autojump_clock: MockClock
-) -> None:
-    await shop.place("o1")
-    await shop.wait_status("o1", "confirmed")
-    await trio.sleep(1)
-    shop.process.log.disconnect()
-    with trio.fail_after(30):
-        await shop.process.stop()
-    faults = [r.path for r in shop.process.reports if isinstance(r, ShutdownError)]
-    assert [path for path in faults if path.startswith("actors/")] == []
-
-
-async def test_a_view_that_a_crash_left_unwritten_is_written_by_the_recovery(
-    shop: Any, autojump_clock: MockClock
-) -> None:
-    class Mute(MemoryLog):
-        async def put_views(self, views: Any) -> None:
-            await trio.sleep_forever()
-
-    await shop.process.stop()
-    await shop.start(log=Mute(shop.store))
-    await shop.place("o1")
-    await trio.sleep(5)
-    assert shop.store.views == {}
-    assert b'"confirmed"' in await shop.process.views.get("o1")
-    shop.process.kill()
-    await shop.start()
-    await shop.wait_status("o1", "confirmed")
-
-
-async def test_a_shard_to_which_nothing_is_addressed_does_not_fall_behind_the_log(
-    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CURSOR_LAG_MAX", 20)
-    await shop.process.stop()
-    await shop.start()
-    for number in range(100):
-        await shop.place(f"o{number}", b=1_000)  # Out of stock: payment hears of none of them.
-        await wait_all_tasks_blocked()
-    await trio.sleep(1)
-    (newest,) = shop.records(Address("payment", 0))[-1:]
-    assert newest.cursor.seq > len(shop.store.entries) - 50
-    assert len(shop.records(Address("payment", 0))) < 30
