@@ -8,7 +8,6 @@ from betterproto import Message
 
 from actors.actor import Answer, Due, Outcome
 from actors.inventory import (
-    ON_HAND_MAX,
     Held,
     InventoryActor,
     Reservation,
@@ -190,7 +189,7 @@ def test_a_first_count_puts_stock_on_the_shelf(given: Any) -> None:
     assert after.answer == Answer(Outcome.DONE)
 
 
-@pytest.mark.parametrize("on_hand", [3, 4, 9, ON_HAND_MAX])
+@pytest.mark.parametrize("on_hand", [3, 4, 9, 9_007_199_254_740_991])
 def test_a_later_count_changes_what_was_put_there_by_the_difference(
     given: Any, on_hand: int
 ) -> None:
@@ -208,7 +207,7 @@ def test_a_count_below_what_is_reserved_is_refused(given: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("on_hand", [-1, ON_HAND_MAX + 1])
+@pytest.mark.parametrize("on_hand", [-1, 9_007_199_254_740_992])  # 2^53: no longer exact in JSON.
 def test_a_count_that_no_shelf_has_is_refused(given: Any, on_hand: int) -> None:
     after = given(INVENTORY, STOCK).when(StockCounted(sku="hat", on_hand=on_hand)).then()
     assert after.states == STOCK

@@ -34,14 +34,14 @@ WAITED = but(CHARGING, attempts=3, tried_ms=NOW - 8000, resumes_ms=NOW)
 """A charge that was tried three times, and whose pause ends now."""
 ASKING = but(CHARGING, doing=Doing.ASK, tried_ms=NOW - SETTLE_MS)
 REFUNDING = but(CHARGING, doing=Doing.REFUND, cancelled=True, charge_id="ch-1")
-TAKEN = but(CHARGING, doing=Doing.TAKEN, charge_id="ch-1")
-PARKED = but(ASKING, doing=Doing.PARKED)
-PARKED_REFUND = but(REFUNDING, doing=Doing.PARKED)
+TAKEN = but(CHARGING, doing=Doing.TAKEN, charge_id="ch-1", deadline_ms=NOW - 5000)
+PARKED = but(ASKING, doing=Doing.PARKED, deadline_ms=NOW)
+PARKED_REFUND = but(REFUNDING, doing=Doing.PARKED, deadline_ms=NOW)
 
 STATES: dict[str, PaymentState | None] = {
     "-": None,
     "charge": CHARGING,
-    "charge, cancelled": but(CHARGING, cancelled=True),
+    "charge, cancelled": but(CHARGING, cancelled=True, deadline_ms=NOW + 5000),
     "charge, late": but(CHARGING, deadline_ms=NOW + PAUSE_MIN_MS),
     "charge, paused": WAITED,
     "ask": ASKING,
