@@ -74,7 +74,7 @@ Item = Delivery | Ask | CallAnswered | Due
 
 
 class Mailbox:
-    """Two queues and one event. Asks and the shard's own news go first: somebody is waiting for them."""
+    """Two queues and one event. Asks and the shard's own news go first, as somebody waits, but take half at most."""
 
     def __init__(self) -> None:
         self._deliveries: deque[Delivery] = deque()
@@ -142,7 +142,10 @@ class Mailbox:
             self._filled = trio.Event()
             await self._filled.wait()
         taken: list[Item] = []
-        while self._urgent and len(taken) < most:
+        for_urgent = (
+            most // 2 if self._deliveries else most
+        )  # A flood of asks must not starve the log.
+        while self._urgent and len(taken) < for_urgent:
             item = self._urgent.popleft()
             self._asks -= isinstance(item, Ask)
             taken.append(item)

@@ -143,3 +143,13 @@ async def test_an_answer_stays_when_the_rest_of_its_group_is_failed() -> None:
     assert await answered.wait_answered() == Answer(Outcome.DONE)
     with pytest.raises(AskFailedError):
         await failed.wait_answered()
+
+
+async def test_a_flood_of_asks_leaves_half_of_a_group_to_the_log() -> None:
+    mailbox = Mailbox()
+    for _ in range(20):
+        mailbox.ask(Ask(CancelAsked(order_id="o1")))
+        mailbox.deliver(Delivery(1, 0, 0, True, Envelope(CancelAsked(order_id="o1"), "o1")))
+    taken = await mailbox.take(10)
+    assert [isinstance(item, Ask) for item in taken] == [True] * 5 + [False] * 5
+    assert isinstance((await mailbox.take(1))[0], Delivery)
