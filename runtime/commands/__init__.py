@@ -7,6 +7,7 @@
 | `place` | places orders from a file |
 | `placing` | ... several at a time, repeated until answered, counted |
 | `show`, `tree`, `stock` | one order, the supervision tree, the stock: for people or as JSON |
+| `fault` | failures on request: list, inject, clear |
 | `export` | everything the broker has, as JSON lines |
 | `describe` | streams, subjects, messages, actors, variables, as JSON |
 | `money` | amounts as people write them |
