@@ -49,9 +49,11 @@ from supervisors import (
     Strategy,
     Supervisor,
     SupervisorSpec,
+    Unkillable,
     child_supervisor,
     supervise,
 )
+from supervisors.watchdog import EXIT_HUNG
 
 RETENTION_MS = 7 * 86_400_000
 ASK_AGAIN_S = 0.05
@@ -78,13 +80,16 @@ class Stage:
     async def run(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Run processes for ever: each next one starts where a fault has ended the one before."""
         while True:
-            with trio.CancelScope() as self._scope:
-                await supervise(
-                    self._spec(),
-                    on_report=self.reports.append,
-                    on_open=self._adopt,
-                    task_status=task_status,
-                )
+            try:
+                with trio.CancelScope() as self._scope:
+                    await supervise(
+                        self._spec(),
+                        on_report=self.reports.append,
+                        on_open=self._adopt,
+                        task_status=task_status,
+                    )
+            except Unkillable:
+                self.exits.append(EXIT_HUNG)  # In earnest it does not wait until it is let go.
             task_status = trio.TASK_STATUS_IGNORED
 
     def _spec(self) -> SupervisorSpec:
