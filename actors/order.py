@@ -27,11 +27,7 @@ known to be back. A terminal order that still awaits answers stays live until th
 and a digest of its body are kept.
 """
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from enum import StrEnum
-from hashlib import blake2b
 from typing import Any, ClassVar
 
 import msgspec
@@ -44,19 +40,28 @@ from actors.actor import (
     Heard,
     Outcome,
     Remains,
-    State,
     States,
     Step,
     View,
 )
-from messages.codec import encode
+from actors.order_check import find_fault
+from actors.order_state import (
+    CODES,
+    TERMINAL,
+    UNDONE,
+    Event,
+    Item,
+    OrderState,
+    OrderStatus,
+    digest_of,
+    view,
+)
 from messages.generated.orders.v1 import (
     CancelAsked,
     Line,
     OrderCancelled,
     OrderConfirmed,
     OrderCreated,
-    OrderItem,
     OrderOpened,
     OrderRejected,
     OrderReserved,
@@ -73,116 +78,8 @@ from messages.generated.orders.v1 import (
 )
 from messages.routing import KeysOf, by_order
 
-LINES_MAX = 100
-CUSTOMER_CHARS_MAX = 256
-TOKEN_CHARS_MAX = 128
-QUANTITY_MAX = 2**31 - 1
-MINOR_MAX = 2**63 - 1
 DEADLINE_PASSED = "deadline_passed"
 """The code of a PaymentRefused that nobody refused: time ran out, and nothing had been taken."""
-
-
-class OrderStatus(StrEnum):
-    """Where an order stands. The last three are terminal."""
-
-    PENDING = "pending"
-    RESERVED = "reserved"
-    NEEDS_ATTENTION = "needs_attention"
-    CONFIRMED = "confirmed"
-    REJECTED = "rejected"
-    CANCELLED = "cancelled"
-
-
-_UNDONE = frozenset({OrderStatus.REJECTED, OrderStatus.CANCELLED})
-TERMINAL = _UNDONE | {OrderStatus.CONFIRMED}
-_CURRENCY = re.compile("[A-Z]{3}")
-_CODES = tuple(
-    OrderStatus
-)  # A status' place in this tuple is its code in Remains: only ever add at the end.
-
-
-class Item(msgspec.Struct, frozen=True, array_like=True):
-    """One line: `unit_price_minor` is in the order's currency."""
-
-    sku: str
-    quantity: int
-    unit_price_minor: int
-
-
-class Event(msgspec.Struct, frozen=True, array_like=True):
-    """One line of an order's history."""
-
-    at_ms: int
-    event: str
-    status: OrderStatus
-
-
-class OrderState(State, frozen=True):
-    """One order, from its first record until nothing more can be heard about it."""
-
-    order_id: str
-    customer_id: str
-    currency: str
-    total_minor: int
-    items: tuple[Item, ...]
-    payment_token: str
-    digest: int
-    deadline_ms: int
-    status: OrderStatus
-    history: tuple[Event, ...]
-    awaited: tuple[str, ...] = ()
-    """SKUs that inventory has not answered for."""
-    withdrawn: bool = False
-    reason: str = ""
-    charge_id: str = ""
-    refund_id: str = ""
-
-    @property
-    def due_ms(self) -> int | None:
-        """The order's own deadline, as long as one decision is still open."""
-        is_open = self.status in (OrderStatus.PENDING, OrderStatus.RESERVED) and not self.withdrawn
-        return self.deadline_ms if is_open else None
-
-    @property
-    def remains(self) -> Remains | None:
-        if self.status not in TERMINAL or self.awaited:
-            return None
-        return Remains(_CODES.index(self.status), self.digest)
-
-    @property
-    def skus(self) -> list[str]:
-        return [item.sku for item in self.items]
-
-
-def digest_of(created: OrderCreated) -> int:
-    """64 bits that tell whether two orders of the same id are the same order."""
-    return int.from_bytes(blake2b(encode(created), digest_size=8).digest(), "big")
-
-
-def view(state: OrderState) -> Mapping[str, Any]:
-    """The public JSON of an order."""
-    return {
-        "order_id": state.order_id,
-        "status": state.status,
-        "reason": state.reason or None,
-        "customer_id": state.customer_id,
-        "items": [msgspec.structs.asdict(item) for item in state.items],
-        "total": {"minor": state.total_minor, "currency": state.currency},
-        "payment": {
-            "status": _payment_status(state),
-            "charge_id": state.charge_id or None,
-            "refund_id": state.refund_id or None,
-        },
-        "reservation": {
-            "status": _reservation_status(state),
-            "expires_at": _timestamp(state.deadline_ms),
-        },
-        "history": [
-            {"at": _timestamp(line.at_ms), "event": line.event, "status": line.status}
-            for line in state.history
-        ],
-        "version": len(state.history),
-    }
 
 
 class OrderActor:
@@ -291,37 +188,6 @@ class OrderActor:
         return _step(state, retried, answer=Answer(Outcome.DONE, state.status))
 
 
-def find_fault(created: OrderCreated) -> str:
-    """Why an order contradicts itself or the limits; empty where it does not."""
-    if not 1 <= len(created.customer_id) <= CUSTOMER_CHARS_MAX:
-        return f"a customer id must have 1 to {CUSTOMER_CHARS_MAX} characters"
-    if not 1 <= len(created.payment_token) <= TOKEN_CHARS_MAX:
-        return f"a payment token must have 1 to {TOKEN_CHARS_MAX} characters"
-    if not _CURRENCY.fullmatch(created.currency):
-        return f"currency {created.currency[:8]!r} is no ISO 4217 code"
-    if fault := _find_fault_in_lines(created.items):
-        return fault
-    total = sum(item.quantity * item.unit_price_minor for item in created.items)
-    if created.total_minor != total or total > MINOR_MAX:
-        return f"total {created.total_minor} is not the sum of the lines, {total}"
-    return ""
-
-
-def _find_fault_in_lines(items: list[OrderItem]) -> str:
-    if not 1 <= len(items) <= LINES_MAX:
-        return f"{len(items)} lines; 1 to {LINES_MAX} are allowed"
-    for item in items:
-        if not item.sku or len(item.sku) > 64:
-            return "a line's SKU must have 1 to 64 characters"
-        if not 1 <= item.quantity <= QUANTITY_MAX:
-            return f"quantity {item.quantity} of {item.sku}; 1 to {QUANTITY_MAX} are allowed"
-        if not 1 <= item.unit_price_minor <= MINOR_MAX:
-            return f"unit price {item.unit_price_minor} of {item.sku} must be positive"
-    if len({item.sku for item in items}) < len(items):
-        return "one SKU stands in two lines"
-    return ""
-
-
 def _reserve(state: OrderState, heard: StockReserved, now_ms: int) -> Step:
     state = _without(state, heard.skus)
     if state.awaited:
@@ -366,7 +232,7 @@ def _withdraw(state: OrderState, heard: CancelAsked | Due, now_ms: int, reason: 
 def _advance_payment(state: OrderState, heard: Message, now_ms: int) -> Step:
     status = state.status
     match heard:
-        case PaymentTaken() if status in _UNDONE:
+        case PaymentTaken() if status in UNDONE:
             return Step(facts=(_give_back(state.order_id, state.reason),))
         case _ if status not in (OrderStatus.RESERVED, OrderStatus.NEEDS_ATTENTION):
             return NOTHING  # A late copy of a fact already acted on.
@@ -402,7 +268,7 @@ def _refused(state: OrderState, heard: PaymentRefused, now_ms: int) -> Step:
 
 def _after(remains: Remains, heard: Heard) -> Step:
     """What is said of an order of which only the remains are known."""
-    status = _CODES[remains.code]
+    status = CODES[remains.code]
     match heard:
         case OrderCreated():
             same = digest_of(heard) == remains.digest
@@ -412,11 +278,11 @@ def _after(remains: Remains, heard: Heard) -> Step:
             return _answer(Outcome.DONE if cancelled else Outcome.TOO_LATE, status)
         case RetryAsked():
             return _answer(Outcome.TOO_LATE, status)
-        case StockReserved() if status in _UNDONE:
+        case StockReserved() if status in UNDONE:
             return Step(facts=(_decision(heard.order_id, status, heard.skus, "late"),))
         case ReservationExpired():
             return Step(facts=(_decision(heard.order_id, status, heard.skus, "late"),))
-        case PaymentTaken() if status in _UNDONE:
+        case PaymentTaken() if status in UNDONE:
             return Step(facts=(_give_back(heard.order_id, "late"),))
         case _:
             return NOTHING
@@ -476,32 +342,3 @@ def _step(state: OrderState, *facts: Message, answer: Answer | None = None) -> S
 
 def _answer(outcome: Outcome, status: str) -> Step:
     return Step(answer=Answer(outcome, status))
-
-
-def _payment_status(state: OrderState) -> str:
-    if state.refund_id:
-        return "refunded"
-    if state.status is OrderStatus.CONFIRMED:
-        return "captured"
-    if state.status is OrderStatus.NEEDS_ATTENTION:
-        return "unknown"
-    if state.status is OrderStatus.RESERVED:
-        return "being_undone" if state.withdrawn else "pending"
-    return "refused" if state.reason.startswith("payment_refused") else "none"
-
-
-def _reservation_status(state: OrderState) -> str:
-    match state.status:
-        case OrderStatus.PENDING:
-            return "pending"
-        case OrderStatus.CONFIRMED:
-            return "sold"
-        case OrderStatus.RESERVED | OrderStatus.NEEDS_ATTENTION if not state.withdrawn:
-            return "held"
-        case _:
-            return "refused" if state.reason.startswith("out_of_stock") else "released"
-
-
-def _timestamp(at_ms: int) -> str:
-    """RFC 3339, UTC, to the millisecond."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from actors.actor import Outcome
-from actors.order import OrderState, OrderStatus
+from actors.order_state import OrderState, OrderStatus
 from messages.codec import encode
 from messages.generated.orders.v1 import OrderCreated, OrderItem, StockCounted
 from runtime import logs, tracing

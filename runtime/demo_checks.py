@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.order import TERMINAL, OrderStatus
+from actors.order_state import TERMINAL, OrderStatus
 from runtime.demo_load import Level, Placed, Seen
 from runtime.demo_plan import Placing
 from runtime.simulator_ledger import Line

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 import trio
 
-from actors.order import TERMINAL, OrderStatus
+from actors.order_state import TERMINAL, OrderStatus
 from runtime.demo_plan import Placing, make_plan
 
 WAIT_S = 5  # Of one `Prefer: wait`; an order that takes longer is asked for again.

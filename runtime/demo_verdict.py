@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from actors.order import TERMINAL, OrderStatus
+from actors.order_state import TERMINAL, OrderStatus
 from runtime.demo_checks import (
     Case,
     charged,

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from actors import ACTORS, Place, Terms
 from actors.actor import Answer
 from actors.inventory import Stock
-from actors.order import TERMINAL, OrderState
+from actors.order_state import TERMINAL, OrderState
 from messages.generated.orders.v1 import (
     CancelAsked,
     OrderCreated,

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from actors.inventory import ON_HAND_MAX
-from actors.order import LINES_MAX, MINOR_MAX, QUANTITY_MAX
+from actors.order_check import LINES_MAX, MINOR_MAX, QUANTITY_MAX
 from runtime.desk_types import NewItem, NewOrder
 from runtime.edge.currencies import CURRENCIES
 from runtime.edge.problems import Fault, Problem, shown

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from actors.actor import Outcome
-from actors.order import TERMINAL, OrderStatus
+from actors.order_state import TERMINAL, OrderStatus
 from runtime.desk_types import (
     OrderDesk,
     Placed,

@@ -31,7 +31,7 @@ from actors.actor import (
     State,
 )
 from actors.inventory import Reservation, Stock
-from actors.order import TERMINAL, OrderState, OrderStatus
+from actors.order_state import TERMINAL, OrderState, OrderStatus
 from messages.generated.orders.v1 import (
     CancelAsked,
     OrderCreated,

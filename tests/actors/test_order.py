@@ -7,15 +7,8 @@ import pytest
 from betterproto import Message
 
 from actors.actor import Answer, Due, Heard, Outcome, Remains
-from actors.order import (
-    DEADLINE_PASSED,
-    Event,
-    Item,
-    OrderActor,
-    OrderState,
-    OrderStatus,
-    digest_of,
-)
+from actors.order import DEADLINE_PASSED, OrderActor
+from actors.order_state import Event, Item, OrderState, OrderStatus, digest_of
 from messages.generated.orders.v1 import (
     CancelAsked,
     Line,

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from actors.actor import Answer, Outcome, Remains
-from actors.order import LINES_MAX, MINOR_MAX, QUANTITY_MAX, OrderActor, digest_of
+from actors.order import OrderActor
+from actors.order_check import LINES_MAX, MINOR_MAX, QUANTITY_MAX
+from actors.order_state import digest_of
 from messages.generated.orders.v1 import OrderCreated, OrderItem
 
 ORDER = OrderActor(reservation_ttl_ms=1_800_000)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.order import Event, Item, OrderState, OrderStatus, view
+from actors.order_state import Event, Item, OrderState, OrderStatus, view
 
 RESERVED = OrderState(
     order_id="o-1",

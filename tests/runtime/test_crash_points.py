@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.actor import Outcome
-from actors.order import TERMINAL
+from actors.order_state import TERMINAL
 from runtime import shard, tail
 from runtime.gateway import NoReplyError, Provider
 from runtime.gateway_contract import Reply, Request

@@ -10,7 +10,8 @@ from trio.testing import MockClock
 
 from actors import ACTORS
 from actors.actor import Heard, Outcome, States, Step
-from actors.order import TERMINAL, OrderActor
+from actors.order import OrderActor
+from actors.order_state import TERMINAL
 from messages.record import Cursor, RawRecord
 from messages.routing import shard_of
 from runtime import shard as module

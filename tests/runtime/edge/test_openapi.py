@@ -7,7 +7,8 @@ import httpx
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from actors.order import OrderActor, OrderState, view
+from actors.order import OrderActor
+from actors.order_state import OrderState, view
 from messages.generated.orders.v1 import OrderCreated, OrderItem
 from runtime.desk_types import Health, Unavailable, order_id_for
 from runtime.edge import admin_app, public_app
