@@ -10,7 +10,8 @@ order  --OrderConfirmed / OrderCancelled--> payment (done, or give back what was
 payment --PaymentRefunded / PaymentVoided--> order
 ```
 
-Start with `actor.py` (the nouns), then `order.py` (with `order_state.py` and `order_check.py`), `inventory.py`, `payment.py`: each opens with what it decides.
+Start with `actor.py` (the nouns), then `order.py` (with `order_state.py` and `order_check.py`), `inventory.py`,
+`payment.py`: each opens with what it decides.
 A fourth actor is three files: its messages in `messages/proto`, its module here, and its line in `ACTORS`.
 """
 
