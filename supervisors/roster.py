@@ -71,6 +71,7 @@ class Roster:
         self.shutdown_cap_s = math.inf
         self.instance_numbers = count(1)
         self._is_fatal = False
+        self._all_changed = False  # Since the last steps were taken.
         self._orders: list[Order] = []
         self._alive = 0
         self._timers: list[tuple[float, int, Child]] = []  # A heap; entries may be out of date.
@@ -107,6 +108,7 @@ class Roster:
         if self.mode in (Mode.ENDING, Mode.ENDED):
             return
         self.mode = Mode.ENDING
+        self._all_changed = True
         self.verdict = self.verdict or verdict
         for child in self.children.values():
             if child.alive:
@@ -124,6 +126,8 @@ class Roster:
 
     def proceed(self, now: float, touched: Child | None = None) -> None:
         """Take every step that is now allowed; `touched` is the child that changed, if only one did."""
+        if self._all_changed:
+            touched, self._all_changed = None, False
         for child in self._next_down(touched):
             self.cancel(child, now)
         if self.mode is Mode.ENDING and self._alive == 0:
