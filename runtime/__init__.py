@@ -1,0 +1,15 @@
+"""The runtime: all I/O, and the wiring. Read `system` first: it is one instance as a tree.
+
+**An order's way in.** `edge` (HTTP) asks the `desk`, which puts an ask into the `mailbox` of the order's `shard`; or a
+stranger publishes it, and the `tail` delivers it. The shard lets its actor react, appends one record to the `log`, and
+only then answers, calls the `gateway`, arms `alarms` and shows `views`.
+
+| part | modules |
+|---|---|
+| a shard | `shard`, its loop; `shards`, `mailbox`, `tail`, `recall`, `archive`, `past`, `letters`, `alarms`, `clock` |
+| the log | `log` (the contract), `jetstream*` and `memory` (its keepers), `bridge`, `link`, `embedded` |
+| the outside | `gateway*`, `simulator*`, `edge/`, `desk`, `desk_types`, `views` |
+| seeing | `logs`, `tracing*`, `metrics`, `vitals` |
+| the process | `config*`, `instance`, `system`, `collector`, `cli*`, `commands/`, `reading` |
+| trying it out | `demo*`, `bench`, `retail/`, `order_files`, `faults/`, `testing` |
+"""
