@@ -1,6 +1,10 @@
 """C. Strategies: who is restarted together, and in which order (S21 to S30)."""
 
+from random import Random
+
+import pytest
 import trio
+from trio.testing import MockClock
 
 from supervisors import (
     IGNORE,
@@ -172,6 +176,30 @@ async def test_s29_two_failures_in_the_same_tick_are_both_handled_and_both_count
         assert sorted(report.path for report in stage.heard(ChildCrashed)) == ["a", "b"]
         assert sum(child.restarts_in_window for child in supervisor.snapshot().children) == 2
         assert [child.state for child in supervisor.which_children()] == [State.RUNNING] * 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_s29_under_one_seed_failures_of_one_tick_are_always_handled_in_the_same_order(
+    new_stage, monkeypatch, seed
+):
+    """The order in which trio runs the tasks of a tick is drawn from its dice; nothing else decides."""
+
+    def run() -> list[str]:
+        monkeypatch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+        monkeypatch.setattr(trio._core._run, "_r", Random(seed))
+        stage = new_stage()
+        trio.run(crash_all, stage, clock=MockClock(autojump_threshold=0))
+        return [report.path for report in stage.heard(ChildCrashed)]
+
+    async def crash_all(stage):
+        async with stage.running(stage.spec("a b c d e f")):
+            for child_id in "abcdef":
+                stage.end_soon(child_id, ValueError(child_id))
+            await trio.sleep(1)
+
+    orders = [run() for _ in range(3)]
+    assert sorted(orders[0]) == list("abcdef")
+    assert orders == [orders[0]] * 3
 
 
 async def test_s30_a_leaf_that_fails_restarts_the_leaf_alone(stage):
