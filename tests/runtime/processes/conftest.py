@@ -218,16 +218,17 @@ class Client:
         self, method: str, path: str, *, counts: Promise | None = None, **more: Any
     ) -> httpx.Response:
         """Ask the instances in turn, until one answers with something other than "not now"."""
+        self._turn += 1
+        first = self._turn % len(self._instances)
         while True:
-            self._turn += 1
-            instance = self._instances[self._turn % len(self._instances)]
-            if counts is not None:
-                counts.attempts += 1
-            answer = await self.ask(instance, method, path, **more)
-            if answer is not None and answer.status_code not in (429, 503):
-                assert answer.status_code < 500, answer.text
-                return answer
-            assert answer is None or "retry-after" in answer.headers
+            for instance in (*self._instances[first:], *self._instances[:first]):
+                if counts is not None:
+                    counts.attempts += 1
+                answer = await self.ask(instance, method, path, **more)
+                if answer is not None and answer.status_code not in (429, 503):
+                    assert answer.status_code < 500, answer.text
+                    return answer
+                assert answer is None or "retry-after" in answer.headers
             await trio.sleep(RETRY_S)
 
     async def ask(
