@@ -16,12 +16,13 @@ from runtime import logs
 from runtime.bridge import Address as BrokerAddress
 from runtime.bridge import Bridge
 from runtime.commands.export import plain, write_events, write_letters, write_orders
+from runtime.config import load
 from runtime.config_variables import LogLevel
 from runtime.embedded import EmbeddedServer
 from runtime.jetstream import JetStreamLog, Layout
 from runtime.log import DamagedError, Log
 from runtime.memory import MemoryLog, MemoryStore
-from runtime.reading import read_order, read_to_end
+from runtime.reading import NothingStoredError, open_broker, read_order, read_to_end
 from runtime.recall import Address
 
 Json = Mapping[str, Any]
@@ -119,6 +120,7 @@ async def test_an_open_order_outlives_the_records_that_told_of_it(
     expired = MemoryStore()
     expired.snapshots = shop.store.snapshots
     assert await lines_of(write_orders, expired, shop.counts["order"]) == [view]
+    assert await read_order(MemoryLog(expired), shop.counts["order"], "open") == view
 
 
 async def test_one_order_is_read_from_its_journal_before_anything_else(
@@ -208,6 +210,14 @@ def test_a_message_is_told_under_the_names_of_its_proto_with_whole_integers() ->
         "total_minor": 2**63 - 1,
         "payment_token": "",
     }
+
+
+async def test_what_a_broker_refuses_comes_out_as_itself(tmp_path: Path) -> None:
+    """Not in a group, though servers and connections run in nurseries."""
+    config = load({"NATS_STORE_DIR": str(tmp_path / "store")})
+    with pytest.raises(NothingStoredError):
+        async with open_broker(config):
+            pass
 
 
 @pytest.mark.slow

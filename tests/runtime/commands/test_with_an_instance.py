@@ -135,6 +135,10 @@ def test_the_tree_shows_every_shard(on: Orders) -> None:
     assert on("tree", "--json").json["children"]
 
 
+def test_a_proxy_for_the_world_outside_is_not_asked(on: Orders) -> None:
+    assert on("tree", HTTP_PROXY="http://127.0.0.1:1").code == 0
+
+
 def test_without_the_instance_the_same_order_is_read_from_its_broker(
     on: Orders, order_id: str
 ) -> None:
