@@ -25,6 +25,7 @@ def run_instance(config: Config) -> int:
             on_report=system.on_report,
             on_open=system.adopt,
             never_restart=NEVER_RESTART,
+            grace_s=config.shutdown_grace_s,
         )
     finally:
         tracer.close()

@@ -5,7 +5,7 @@
 | 0         | stopped in order: SIGTERM, `stop()`, or significant children ended       |
 | n         | a child raised `SystemExit(n)`                                           |
 | 1         | gave up, could not start, or failed itself; the chain of causes is told  |
-| 70        | a child could not be ended, or the loop stood still                      |
+| 70        | a child could not be ended, or not in time, or the loop stood still      |
 | 71        | memory ran out                                                           |
 | 78        | a configuration fault, which no restart would cure                       |
 | 130       | SIGINT, or KeyboardInterrupt                                             |
@@ -13,11 +13,13 @@
 Code that holds the GIL for ever ends the process with SIGPROF instead of 70: nothing in it can run any more.
 """
 
+import math
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 
 import trio
@@ -58,13 +60,16 @@ def run(
     rng: Random | None = None,
     never_restart: tuple[type[BaseException], ...] = (),
     watchdog: Watchdog | None = None,
+    grace_s: float = math.inf,
 ) -> int:
     """Run a supervisor as this process, and return the exit code; `sys.exit(run(...))` is a whole main.
 
-    The first SIGTERM or SIGINT stops the tree in order, a second one leaves every child one second. `on_open`
-    gets the root before the first child starts, when `snapshot()` and `stop()` already work.
+    The first SIGTERM or SIGINT stops the tree in order, a second one leaves every child one second. A stop that
+    takes longer than `grace_s` ends the process, whatever is still running: children stop one after the other, so
+    their times add up. `on_open` gets the root before the first child starts, when `snapshot()` and `stop()`
+    already work.
     """
-    edge = _Edge(config, never_restart, watchdog or Watchdog(), on_open)
+    edge = _Edge(config, never_restart, watchdog or Watchdog(), on_open, grace_s)
     if on_report is not None:
         edge.surroundings = replace(edge.surroundings, on_report=on_report)
     if rng is not None:
@@ -78,6 +83,7 @@ class _Edge:
     never_restart: tuple[type[BaseException], ...]
     watchdog: Watchdog
     on_open: OnOpen | None
+    grace_s: float
     surroundings: Surroundings = field(default_factory=Surroundings)
     root: Supervisor | None = None
     heard: signal.Signals | None = None  # The first signal.
@@ -106,7 +112,7 @@ class _Edge:
             self.surroundings,
             never_restart=self.never_restart,
             adopt=self._open,
-            abandon=self._end_by_force,
+            abandon=partial(self._end_by_force, "a child could not be ended"),
         )
         with (
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
@@ -114,18 +120,25 @@ class _Edge:
         ):
             async with trio.open_nursery() as nursery:
                 scope = trio.CancelScope()
-                nursery.start_soon(self._heed, signals, scope)
+                nursery.start_soon(self._heed, signals, scope, nursery)
                 with scope:
                     await supervise_in(surroundings, self.config)
                 nursery.cancel_scope.cancel("the root supervisor has ended")
 
-    async def _heed(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async def _heed(
+        self, signals: AsyncIterator[int], scope: trio.CancelScope, nursery: trio.Nursery
+    ) -> None:
         async for number in signals:
             if self.heard is None:
                 self.heard = signal.Signals(number)
                 scope.cancel(self.heard.name)
+                nursery.start_soon(self._end_after_grace)
             elif self.root is not None:
                 self.root.hurry(HURRIED_SHUTDOWN_S)
+
+    async def _end_after_grace(self) -> None:
+        await trio.sleep(self.grace_s)
+        self._end_by_force(f"not stopped within {self.grace_s:g} s")
 
     def _open(self, engine: Engine) -> None:
         self.root = Supervisor(engine)
@@ -160,8 +173,8 @@ class _Edge:
         os.write(2, MEMORY_LINE)
         return EXIT_MEMORY
 
-    def _end_by_force(self) -> None:
-        self._end(EXIT_HUNG, "a child could not be ended")
+    def _end_by_force(self, reason: str) -> None:
+        self._end(EXIT_HUNG, reason)
         self.watchdog.end_process(after_s=LAST_WORDS_S)
 
     def _end(self, code: int, reason: str, error: BaseException | None = None) -> int:

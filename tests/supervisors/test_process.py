@@ -115,6 +115,27 @@ def test_s76_a_second_sigterm_shortens_the_shutdown_times():
     assert "ChildUnkillable slow" in out
 
 
+@pytest.mark.slow
+def test_s57_a_stop_that_outlasts_its_grace_ends_the_process_with_70_and_its_stacks():
+    process = start("""
+        async def slow(*, task_status):
+            task_status.started()
+            print("+slow", flush=True)
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1000)
+
+        sys.exit(run(tree(ChildSpec("slow", slow, shutdown_s=500)), on_report=tell, grace_s=0.3))
+    """)
+    signal_when(process, "+slow", signal.SIGTERM)
+    code, out, err = finish(process, within_s=10)
+    assert code == 70
+    assert out.splitlines()[-2:] == ["ProcessEnding / 70", ""]
+    assert "all stacks follow" in err
+
+
 def test_s74_a_keyboard_interrupt_inside_a_child_ends_with_130():
     code, out, err = run("""
         sys.exit(run(tree(ChildSpec("a", raises, args=(KeyboardInterrupt(),)))))
