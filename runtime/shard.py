@@ -413,7 +413,11 @@ class Shard:
             self._nursery.start_soon(self._perform, key, call)
 
     async def _perform(self, key: str, call: Call) -> None:
+        name = f"payment {type(call).__name__}"
+        span = self._around.tracer.call(name, self._memory.traces.get(key, ""))
         answered = await self._around.gateway.perform(key, call)
+        span.note({"order.id": order_of(answered), "payment.outcome": answered.outcome})
+        span.end()
         if self._calls.get(key) == call:
             del self._calls[key]
         self.mailbox.tell(answered)

@@ -85,6 +85,10 @@ async def test_one_order_is_one_connected_trace_with_both_ends_of_every_hop(
         "SpanKind.PRODUCER"
     }
     assert all(span["status"]["status_code"] != "ERROR" for span in spans.values())
+    [charge] = [span for span in spans.values() if span["name"] == "payment Charge"]
+    assert charge["kind"] == "SpanKind.CLIENT"
+    assert charge["attributes"]["payment.outcome"] == "captured"
+    assert spans[parent_of(charge)]["name"] == "process OrderReserved"
 
 
 async def test_an_order_keeps_its_trace_over_the_death_of_its_process(
