@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format proto proto-check lock bench clean deploy-check
+.PHONY: demo test conformance check format proto proto-check lock bench clean deploy-check
 
 demo: $(READY)  ## Place real orders through the system, break it half-way, and print what came of it.
 	$(BIN)/orders demo
 
 test: check  ## The whole suite, a real nats-server included.
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+conformance: $(READY)  ## What an Erlang engineer would ask of supervisors, item by item, and whether it holds.
+	$(BIN)/python tests/supervisors/conformance.py
 
 check: $(READY) proto-check deploy-check  ## Formatting, lint, types, import rules, generated code.
 	$(BIN)/ruff format --check .
