@@ -3,8 +3,10 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,11 +135,17 @@ async def test_exit_ends_the_process_with_its_code(
 
 
 @pytest.fixture
-def broker() -> Iterator[int]:
-    """A process that only waits, in place of a broker."""
-    with subprocess.Popen(["sleep", "60"]) as process:
-        yield process.pid
-        process.kill()
+def sleepers() -> Iterator[tuple[int, int]]:
+    """Two processes that only wait, in place of brokers."""
+    with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen(["sleep", "60"]) as other:
+        yield one.pid, other.pid
+        one.kill()
+        other.kill()
+
+
+@pytest.fixture
+def broker(sleepers: tuple[int, int]) -> int:
+    return sleepers[0]
 
 
 def wait(pid: int, options: int = 0) -> int:
@@ -158,6 +166,20 @@ async def test_pause_broker_stops_it_and_wakes_it_again(broker: int) -> None:
     await faults.reach(HERE)
     assert os.WIFSTOPPED(wait(broker, os.WUNTRACED))
     assert os.WIFCONTINUED(wait(broker, os.WCONTINUED))
+
+
+async def test_only_the_broker_that_was_paused_is_woken(sleepers: tuple[int, int]) -> None:
+    paused, successor = sleepers
+    pids = iter(sleepers)
+    faults = Faults(replace(Body().hands, broker_pid=lambda: next(pids)))
+    faults.inject("shard.before-react", "pause-broker", duration_s=0.01)
+    os.kill(successor, signal.SIGSTOP)
+    assert os.WIFSTOPPED(wait(successor, os.WUNTRACED))
+    await faults.reach(HERE)
+    [wake] = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    wake.join()
+    assert wait(successor, os.WCONTINUED | os.WNOHANG) == 0
+    assert wait(paused, os.WCONTINUED | os.WNOHANG) == 0
 
 
 async def test_a_broker_that_has_just_gone_is_left_alone(loose: Faults) -> None:

@@ -21,6 +21,16 @@ async def test_every_point_is_reached_by_an_order_on_its_way(
     assert faults.fired[point, "delay"]
 
 
+async def test_a_record_that_says_nothing_can_be_selected_by_the_order_that_it_is_about(
+    stage: Stage, faults: Faults, shop: Any, autojump_clock: Any
+) -> None:
+    # Payment stores that it will charge, and has nothing to say before it has done so.
+    said = faults.inject("shard.before-append", "delay", actor="payment", fact="PaymentTaken")
+    selected = faults.inject("shard.before-append", "delay", actor="payment", order="o1", times=99)
+    await shop.confirm("o1")
+    assert selected.standing.fired > said.standing.fired == 1
+
+
 SURVIVED = [
     (point.name, action.value)
     for point in POINTS.values()

@@ -1,13 +1,20 @@
 """What passes a seam is lost, doubled or delayed there, and nothing else is changed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog
 import trio
+import trio.lowlevel
 
+from actors import Terms
 from actors.actor import Outcome
+from messages.codec import encode
 from messages.generated.orders.v1 import StockCounted
+from messages.record import Cursor
 from runtime.bridge import Address as BrokerAddress
+from runtime.clock import LogClock
 from runtime.desk import Desk
 from runtime.desk_types import NewItem, NewOrder, Unavailable
 from runtime.faults import POINTS, Faults, Hands
@@ -21,10 +28,13 @@ from runtime.gateway import NoReplyError
 from runtime.gateway_contract import Request
 from runtime.jetstream import JetStreamLog, Layout
 from runtime.log import BrokerLostError
+from runtime.mailbox import Delivery, Mailbox
 from runtime.memory import MemoryLog, MemoryStore
 from runtime.recall import INTAKE, JOURNALS, Address
+from runtime.shards import Shards
 from runtime.simulator import Simulator
 from runtime.simulator_ledger import Ledger
+from runtime.tail import Tail
 from runtime.testing import Stage
 from runtime.tracing import Tracer
 from runtime.views import Views
@@ -37,6 +47,18 @@ CHARGE = Request(
     body=b'{"reference":"o1","amount_minor":5,"currency":"GBP","token":"tok_ok"}',
 )
 JOURNAL = f"{JOURNALS}.order.0"
+
+
+class Counted:
+    """Something else, and which of its methods were asked for."""
+
+    def __init__(self, inner: Any) -> None:
+        self.calls: list[str] = []
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls.append(name)
+        return getattr(self._inner, name)
 
 
 @pytest.fixture
@@ -105,9 +127,11 @@ async def test_a_lost_request_takes_no_money_and_a_lost_reply_leaves_it_taken(
 
 async def test_a_doubled_request_takes_the_money_once(loose: Faults) -> None:
     ledger = Ledger()
+    provider = Counted(Simulator(ledger))
     loose.inject("gateway.before-request", "duplicate")
-    reply = await breakable_provider(Simulator(ledger), loose).send(CHARGE)
+    reply = await breakable_provider(provider, loose).send(CHARGE)
     assert reply.status == 201
+    assert provider.calls == ["send", "send"]
     assert len(ledger.captures("o1")) == 1
 
 
@@ -125,6 +149,24 @@ async def test_a_request_is_told_by_its_call_and_its_order(
     loose.inject("gateway.before-request", "drop", actor="payment", fact=fact, order="o1")
     with pytest.raises(NoReplyError):
         await breakable_provider(Simulator(Ledger()), loose).send(request_)
+
+
+async def test_a_record_read_twice_is_heard_once(
+    loose: Faults, nursery: trio.Nursery, make_order: Callable[..., Any]
+) -> None:
+    log, mailbox = MemoryLog(), Mailbox()
+    for order_id in ("o1", "o2"):
+        await log.append(f"{INTAKE}.{order_id}", encode(make_order(order_id)))
+    loose.inject("tail.before-delivery", "duplicate", order="o1")
+    tail = Tail(log, Shards(Terms(), COUNTS).routes(), LogClock(), loose)
+    await nursery.start(tail.run)
+    tail.join(Address("order", 0), mailbox, Cursor())
+    while tail.position < 2:
+        await trio.lowlevel.checkpoint()
+    assert [seq for seq, _ in tail._window] == [1, 1, 2]
+    heard = [item for item in await mailbox.take(10) if isinstance(item, Delivery)]
+    assert [delivery.seq for delivery in heard] == [1, 2]
+    nursery.cancel_scope.cancel()
 
 
 # --- the desk ---
@@ -169,9 +211,13 @@ async def test_a_lost_request_or_answer_gets_503_and_asking_again_is_safe(
 async def test_a_doubled_request_is_one_order(
     desk: Any, stage: Stage, faults: Faults, autojump_clock: Any
 ) -> None:
+    counted = Counted(desk._desk)
+    twice = breakable_desk(counted, faults)
     faults.inject("http.before-ask", "duplicate", times=2)
-    assert (await desk.place(NEW, traceparent=None)).outcome is Outcome.DONE
+    assert (await twice.place(NEW, traceparent=None)).outcome is Outcome.DONE
     await stage.wait_view("o1", status="confirmed")
+    assert (await twice.cancel("o1", traceparent=None)).outcome is Outcome.TOO_LATE
+    assert counted.calls == ["place", "place", "cancel", "cancel"]
     assert len(stage.ledger.captures("o1")) == 1
 
 
@@ -191,10 +237,12 @@ async def test_a_reader_notices_a_record_that_the_wire_has_lost_or_doubled(
         after = await log.last_seq()
         loose.inject("wire.message", action, actor="order", shard=0)
         sent = [await log.append(JOURNAL, b"%d" % n) for n in range(5)]
-        async with log.read(after, [JOURNAL]) as reader:
-            read: list[int] = []
-            while len(read) < len(sent):
-                read += [entry.seq for entry in await reader.take()]
+        with structlog.testing.capture_logs() as lines:
+            async with log.read(after, [JOURNAL]) as reader:
+                read: list[int] = []
+                while len(read) < len(sent):
+                    read += [entry.seq for entry in await reader.take()]
     assert read == sent
+    assert [line["event"] for line in lines].count("reader_replaced") == 1
     assert loose.fired["wire.message", action] == 1
     nursery.cancel_scope.cancel()
