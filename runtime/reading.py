@@ -24,6 +24,7 @@ from runtime.jetstream_streams import EVENTS
 from runtime.log import BrokerLostError, Entry, Log, LogError
 from runtime.recall import Address, recall
 from runtime.system import broker_address, shard_counts
+from runtime.trace_context import trace_id_of
 
 CONNECT_S = (
     10.0  # An instance that has just begun to start needs some seconds until its server answers.
@@ -88,11 +89,7 @@ async def read_order(log: Log, shards: int, order_id: str) -> Mapping[str, Any] 
 def public_view(actor: Actor, state: State, traceparent: str) -> Mapping[str, Any]:
     """What the public sees of an order's state."""
     assert actor.view is not None
-    return {**actor.view(state), "trace_id": trace_id(traceparent)}
-
-
-def trace_id(traceparent: str) -> str | None:
-    return traceparent.split("-")[1] if traceparent.count("-") >= 3 else None
+    return {**actor.view(state), "trace_id": trace_id_of(traceparent)}
 
 
 def actor_at(address: Address, shards: int) -> Actor:

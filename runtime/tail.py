@@ -23,6 +23,7 @@ from runtime.faults.hooks import is_doubled
 from runtime.log import Entry, Log
 from runtime.mailbox import Delivery, Mailbox
 from runtime.recall import INTAKE, JOURNALS, Address
+from runtime.trace_context import checked
 
 WINDOW_FACTS = 20_000  # Some seconds' worth at full load, some ten megabytes: what a restarted shard has missed.
 SAID_MAX = 1_000  # Records under way; each shard has one, so this only bounds what crashed shards leave behind.
@@ -78,6 +79,7 @@ class Tail:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the log for ever; a supervised child."""
         self._members.clear()
+        self._joined = trio.Event()
         self._forget_window(0)
         task_status.started()
         await self._joined.wait()
@@ -168,7 +170,7 @@ def read_intake(entry: Entry, order_id: str) -> Envelope | Letter:
 
     The letter holds the beginning of what is too long for an order: the whole of it stands in the log at `seq`.
     """
-    traceparent = entry.headers.get("traceparent", "")
+    traceparent = checked(entry.headers.get("traceparent", ""))
     try:
         created = decode_strictly(OrderCreated, entry.payload)
     except DecodeError as error:

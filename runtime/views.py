@@ -15,6 +15,7 @@ import trio
 
 from actors.actor import Actor, State
 from runtime.log import BrokerLostError, FencedError, Log, SupersededError
+from runtime.trace_context import trace_id_of
 
 LINGER_S = 0.1  # Between two writes: each takes all that has gathered.
 SETTLES_S = 1.0  # An order that is not finished by then is written as it is; most are, and are written once.
@@ -36,8 +37,7 @@ class _Version:
 
     def render(self) -> bytes:
         view = self.view(self.state)
-        trace_id = self.traceparent.split("-")[1] if self.traceparent else None
-        return _encode({**view, "trace_id": trace_id})
+        return _encode({**view, "trace_id": trace_id_of(self.traceparent)})
 
 
 class Views:

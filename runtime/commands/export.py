@@ -34,9 +34,10 @@ from runtime.commands.output import write_lines
 from runtime.config_variables import Config
 from runtime.desk import read_stock
 from runtime.log import DamagedError, Entry, Log
-from runtime.reading import actor_at, open_broker, public_view, read_to_end, trace_id
+from runtime.reading import actor_at, open_broker, public_view, read_to_end
 from runtime.recall import INTAKE, JOURNALS, LETTERS, Address
 from runtime.tail import read_intake
+from runtime.trace_context import trace_id_of
 
 Json = Mapping[str, Any]
 Write = Callable[[Iterable[Json]], Awaitable[None]]
@@ -86,7 +87,7 @@ def _event(entry: Entry, index: int, content: Envelope | Letter) -> Json:
         "index": index,
         "type": content.type if isinstance(content, Letter) else type(content.fact).__name__,
         "order_id": content.correlation_id or None,
-        "trace_id": trace_id(content.traceparent),
+        "trace_id": trace_id_of(content.traceparent),
         "cause": None,
     }
     if isinstance(content, Letter):
@@ -189,7 +190,7 @@ def _letter(letter_id: str, entry: Entry, letter: Letter) -> Json:
         "reason": letter.reason,
         "attempts": letter.attempts,
         "retryable": letter.retryable,
-        "trace_id": trace_id(letter.traceparent),
+        "trace_id": trace_id_of(letter.traceparent),
         "body": _body(letter),
         "payload": b64encode(letter.payload).decode(),
     }

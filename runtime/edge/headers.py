@@ -5,11 +5,11 @@ import re
 from starlette.requests import Request
 
 from runtime.edge.problems import Problem
+from runtime.trace_context import checked
 
 WAIT_S_MAX = 30
 _KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"""(?:^|[,;\s])wait\s*=\s*"?([0-9]{1,9})"?\s*(?:$|[,;])""", re.IGNORECASE)
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
 def idempotency_key(request: Request) -> str:
@@ -48,14 +48,7 @@ def preferred_wait_s(request: Request) -> int | None:
 
 def valid_traceparent(values: list[str]) -> str | None:
     """The W3C trace context, or None where there is none to be trusted; never a reason to refuse a request."""
-    found = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 and len(values[0]) < 256 else None
-    if found is None:
-        return None
-    version, trace_id, parent_id, more = found.groups()
-    zeros = int(trace_id, 16) == 0 or int(parent_id, 16) == 0
-    if version == "ff" or zeros or (version == "00" and more):
-        return None
-    return values[0]
+    return (checked(values[0]) or None) if len(values) == 1 else None
 
 
 def traceparent(request: Request) -> str | None:

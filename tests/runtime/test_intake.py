@@ -83,3 +83,18 @@ async def test_a_reused_id_by_the_open_way_is_buried_and_the_order_is_unaffected
 
 def _crashes(shop: Any) -> int:
     return sum(isinstance(report, ChildCrashed) for report in shop.process.reports)
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    ["garbage", "-", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "00-" + "a" * 3000 + "-b-01"],
+)
+async def test_a_stranger_who_writes_nonsense_for_a_trace_gets_a_new_one(
+    shop: Any, traceparent: str, autojump_clock: MockClock
+) -> None:
+    await shop.process.log.append(
+        "ORDER.created.o1", bytes(shop.order("o1")), headers={"traceparent": traceparent}
+    )
+    view = await shop.wait_status("o1", "confirmed")
+    assert len(view["trace_id"]) == 32
+    assert _crashes(shop) == 0

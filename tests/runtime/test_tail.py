@@ -304,6 +304,9 @@ async def test_the_clock_learns_from_every_entry(
 # --- the open way in
 
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
 def created(order_id: str) -> OrderCreated:
     item = OrderItem(sku="a", quantity=1, unit_price_minor=100)
     return OrderCreated(order_id=order_id, items=[item], currency="GBP", total_minor=100)
@@ -313,11 +316,15 @@ async def test_an_order_by_the_open_way_is_heard_by_the_shard_of_its_subject(
     tail: Tail, log: MemoryLog, autojump_clock: MockClock
 ) -> None:
     order = Listener(tail, ORDER)
-    await log.append(f"{INTAKE}.o1", bytes(created("o1")), headers={"traceparent": "00-a-b-01"})
+    await log.append(
+        f"{INTAKE}.o1",
+        bytes(created("o1")),
+        headers={"traceparent": TRACE},
+    )
     await wait_all_tasks_blocked()
     (delivery,) = await order.mailbox.take(9)
     assert isinstance(delivery, Delivery)
-    assert delivery.content == Envelope(created("o1"), "o1", traceparent="00-a-b-01")
+    assert delivery.content == Envelope(created("o1"), "o1", traceparent=TRACE)
 
 
 @pytest.mark.parametrize(
