@@ -35,6 +35,10 @@ class Past:
         """Remember that the shard died of one of these, and find out which."""
         if len(items) == 1:
             self.note(items[0], error)
+        self.be_careful(items)
+
+    def be_careful(self, items: list[Item]) -> None:
+        """Take these one by one next time; it may not be their fault."""
         newest = max((item.seq for item in items if isinstance(item, Delivery)), default=0)
         self._careful_until = max(self._careful_until, Cursor(newest))
 

@@ -21,6 +21,7 @@ from itertools import count
 
 import msgspec
 import trio
+from betterproto import Message
 from opentelemetry.trace import SpanKind
 
 from actors.actor import (
@@ -43,7 +44,7 @@ from runtime.faults import Faults, points
 from runtime.faults.hooks import ShardHooks
 from runtime.gateway import Gateway
 from runtime.letters import letter_about, order_of, store_letter
-from runtime.log import BrokerLostError, Log, LogError, SupersededError
+from runtime.log import BrokerLostError, Log, LogError, RefusedError, SupersededError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, fail_asks
 from runtime.past import Past
 from runtime.recall import Address, Memory, recall
@@ -53,9 +54,9 @@ from runtime.views import Views
 from runtime.vitals import Vitals
 
 GROUP_FACTS_MAX = 500  # Below 20 ms of decisions, so that nobody waits long for the loop.
-GROUP_BYTES_MAX = (
-    400_000  # Of states; facts are about as many. A broker's default limit for a message is 1 MB.
-)
+GROUP_BYTES_MAX = 400_000  # Before framing; and never more than half of what the broker takes.
+FACT_BYTES = 400  # At most, less the items it names: an id, a reason, an envelope with its trace.
+ITEM_BYTES = 80  # Of a fact: a SKU has 64 characters at most, and a quantity.
 SNAPSHOT_RECORDS = 2_000  # Own records between two snapshots: read back in well under a second.
 PATIENCE_S = 0.2  # For steps that can wait: at 50 orders/s it saves a third of the records.
 CURSOR_LAG_MAX = (
@@ -63,6 +64,7 @@ CURSOR_LAG_MAX = (
 )
 APPEND_GRACE_S = 6.0  # An append under way is not cancelled: its own time-out is shorter.
 LAST_SNAPSHOT_S = 2.0
+FIRST_SNAPSHOT_S = 60.0  # After a recovery, so that the next one need not read what this one read.
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -92,6 +94,7 @@ class _Group:
     facts: list[Envelope] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
     answers: list[tuple[Ask, Answer]] = field(default_factory=list)
+    answered: list[CallAnswered] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     bytes_so_far: int = 0
     can_wait: bool = True
@@ -134,7 +137,7 @@ class Shard:
         self._calls: dict[str, Call] = {}
         self._alarms = Alarms(around.clock)
         self._nursery: trio.Nursery
-        self._is_snapshooting = False
+        self._is_snapshotting = False
         self.is_taking = False
         """True from the take-over to the end: asks are answered."""
         self._is_idle = False
@@ -244,10 +247,15 @@ class Shard:
             except EncodeError as error:
                 past.note_group(items, error)
                 raise
+            except RefusedError:
+                past.be_careful(
+                    items
+                )  # The record may be too large; a full disk is nobody's fault.
+                raise
             finally:
                 fail_asks(items)  # Those that have no answer now will get none.
             group = _Group(memory.cursor)
-            if memory.unsaved >= SNAPSHOT_RECORDS and not self._is_snapshooting:
+            if memory.unsaved >= SNAPSHOT_RECORDS and not self._is_snapshotting:
                 self._nursery.start_soon(self._keep_snapshot, self._take_snapshot())
 
     async def _take(self, group: _Group, most: int) -> list[Item]:
@@ -262,8 +270,9 @@ class Shard:
 
     def _decide(self, group: _Group, items: list[Item]) -> None:
         now_ms = self._around.clock.now_ms()
+        bytes_max = min(GROUP_BYTES_MAX, self._around.log.payload_bytes_max // 2)
         for at, item in enumerate(items):
-            if group.bytes_so_far > GROUP_BYTES_MAX:
+            if group.bytes_so_far > bytes_max:
                 self.mailbox.put_back(items[at:])
                 del items[at:]
                 break
@@ -290,6 +299,8 @@ class Shard:
                 traceparent = traces.get(order_of(fact), "") or item.traceparent
                 self._react(group, item, fact, now_ms, (traceparent, ""))
             case CallAnswered() | Due():
+                if isinstance(item, CallAnswered):
+                    group.answered.append(item)
                 self._react(group, item, item, now_ms, (traces.get(item.key, ""), ""))
         if isinstance(item, Delivery):
             group.cursor = item.after
@@ -338,6 +349,7 @@ class Shard:
             group.bytes_so_far += len(packed or b"")
         seq, index = (item.seq, item.index) if isinstance(item, Delivery) else (0, 0)
         for fact in step.facts:
+            group.bytes_so_far += weigh(fact)
             sent = hop.send(type(fact).__name__, self.address.journal)
             group.facts.append(
                 Envelope(fact, order_of(fact), seq, index, sent.traceparent, sent.tracestate)
@@ -395,6 +407,7 @@ class Shard:
     # --- act: what the committed record says is owed ---
 
     def _act(self, group: _Group) -> None:
+        self._end_calls(group.answered)
         for key, state in group.states.items():
             self._follow_up(key, state)
             if state is not None:
@@ -402,6 +415,12 @@ class Shard:
                 self._around.views.put(key, self._actor, state, trace)
         for ask, answer in group.answers:
             ask.resolve(answer)
+
+    def _end_calls(self, answered: list[CallAnswered]) -> None:
+        """A call is over when its answer has been heard, not when it has come: until then it is not issued again."""
+        for answer in answered:
+            if self._calls.get(answer.key) == answer.call:
+                del self._calls[answer.key]
 
     def _follow_up(self, key: str, state: State | None) -> None:
         """Arm the deadline of a committed state, and issue the call that it owes."""
@@ -418,26 +437,30 @@ class Shard:
         answered = await self._around.gateway.perform(key, call)
         span.note({"order.id": order_of(answered), "payment.outcome": answered.outcome})
         span.end()
-        if self._calls.get(key) == call:
-            del self._calls[key]
         self.mailbox.tell(answered)
 
     # --- snapshots ---
 
     async def _renew(self) -> None:
         """Leave a fresh snapshot and record well before RETENTION would expire an idle shard's last ones."""
+        period_s = self._around.retention_ms / 1000 / 4
+        await trio.sleep(
+            min(period_s, FIRST_SNAPSHOT_S)
+        )  # A shard that never lives for a period renews, too.
         while True:
-            await trio.sleep(self._around.retention_ms / 1000 / 4)
+            for key, state in self._memory.live.items():
+                self._around.views.put(key, self._actor, state, self._memory.traces.get(key, ""))
             self._committed = Cursor(-CURSOR_LAG_MAX)
             self._memory.unsaved += SNAPSHOT_RECORDS
             self.mailbox.tell(Due(""))
+            await trio.sleep(period_s)
 
     def _take_snapshot(self) -> bytes:
         """All that this shard knows. Called between two groups only: what is decided is not yet known to be so."""
         memory, around = self._memory, self._around
         memory.archive.forget_before(around.clock.now_ms() - around.retention_ms)
         memory.unsaved = 0
-        self._is_snapshooting = True
+        self._is_snapshotting = True
         return memory.to_snapshot()
 
     async def _keep_snapshot(self, taken: bytes) -> None:
@@ -448,11 +471,17 @@ class Shard:
         await self._around.log.put_snapshot(self.address.snapshot, taken)
         if self._hooks is not None:
             await self._hooks.reach(points.AFTER_SNAPSHOT)
-        self._is_snapshooting = False
+        self._is_snapshotting = False
 
     async def _leave(self, group: _Group) -> None:
         """On an orderly stop, spare the next start the reading; without a broker, it reads."""
         with suppress(LogError), trio.move_on_after(LAST_SNAPSHOT_S, shield=True):
             await self._commit(group)
-            if self._memory.unsaved or self._is_snapshooting:
+            if self._memory.unsaved or self._is_snapshotting:
                 await self._keep_snapshot(self._take_snapshot())
+
+
+def weigh(fact: Message) -> int:
+    """How many bytes a fact takes in a record, at most and near enough."""
+    items = len(getattr(fact, "skus", ())) + len(getattr(fact, "lines", ()))
+    return FACT_BYTES + ITEM_BYTES * items

@@ -18,6 +18,7 @@ root (one_for_one)
 ```
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -111,6 +112,7 @@ class System:
         )
         self.metrics = Metrics(self)
         self.root: Supervisor | None = None
+        self._process = secrets.token_hex(3)  # Two processes may have been given one name.
         self._provider = provider
         self._gateway: Gateway | None = None
         self._public = trio.CancelScope()
@@ -294,7 +296,7 @@ class System:
             self._gateway,
             self.views,
             self.tracer,
-            self.config.instance_id,
+            f"{self.config.instance_id}.{self._process}",
             int(self.config.retention_s * 1000),
             self.injector,
         )

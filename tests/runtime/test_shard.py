@@ -23,6 +23,7 @@ from runtime.mailbox import Ask, AskFailedError
 from runtime.memory import MemoryLog
 from runtime.past import ATTEMPTS_MAX
 from runtime.recall import Address
+from runtime.simulator import Simulator
 from supervisors import ChildCrashed
 
 ORDER_0, INVENTORY_1 = Address("order", 0), Address("inventory", 1)  # Where `a`, `b` and `c` are.
@@ -409,3 +410,28 @@ async def test_a_reservation_expires_at_its_time_and_not_before(
     await trio.sleep(MINUTE_S)
     stock = (await shop.stocks())["a"]
     assert (stock.on_hand, stock.reserved, stock.sold) == (100, 0, 0)
+
+
+async def test_a_call_whose_answer_waits_to_be_heard_is_not_issued_again(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charges = 0
+    send = Simulator.send
+
+    async def counted(self: Simulator, request: Request) -> Reply:
+        nonlocal charges
+        charges += request.path == "/charges"
+        return await send(self, request)
+
+    async def slow_appends(subject: str, _payload: bytes) -> None:
+        if ".payment." in subject:
+            await trio.sleep(4)  # The charge takes three seconds, and comes back meanwhile.
+
+    monkeypatch.setattr(Simulator, "send", counted)
+    await shop.place("o1", "tok_slow")
+    await trio.sleep(0.1)
+    shop.process.log.before_append = slow_appends
+    await shop.cancel("o1")
+    await shop.wait_status("o1", "cancelled")
+    assert charges == 1
+    assert shop.taken_minor("o1") == 0

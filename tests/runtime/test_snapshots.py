@@ -148,3 +148,16 @@ async def test_a_shard_to_which_nothing_is_addressed_does_not_fall_behind_the_lo
     (newest,) = shop.records(Address("payment", 0))[-1:]
     assert newest.cursor.seq > len(shop.store.entries) - 50
     assert len(shop.records(Address("payment", 0))) < 30
+
+
+async def test_shards_that_never_live_for_long_renew_their_snapshots_all_the_same(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    await shop.place("o1")
+    await shop.wait_status("o1", "confirmed")
+    for _ in range(3):
+        shop.store.snapshots.clear()
+        shop.process.kill()
+        await shop.start()
+        await trio.sleep(90)  # Far less than a quarter of the retention.
+        assert len(shop.store.snapshots) == sum(shop.counts.values())
