@@ -14,6 +14,7 @@ Every legal move:
 | reserved | PaymentUnknown | needs_attention | |
 | reserved | CancelAsked, its deadline | reserved, withdrawn | OrderCancelled |
 | needs_attention | CancelAsked | needs_attention, withdrawn | OrderCancelled |
+| needs_attention, withdrawn | CancelAsked | reserved, withdrawn, with a new deadline | PaymentRetried |
 | withdrawn | PaymentRefunded, PaymentVoided, PaymentRefused | cancelled | |
 | withdrawn | PaymentTaken | withdrawn | OrderCancelled, to payment alone |
 | withdrawn | PaymentUnknown | needs_attention | |
@@ -160,6 +161,8 @@ class OrderActor:
                 state = _without(state, heard.skus)
                 reason = f"out_of_stock: {heard.missing_sku}"
                 return _close(state, OrderStatus.REJECTED, heard, now_ms, reason)
+            case CancelAsked() if state.withdrawn and status is OrderStatus.NEEDS_ATTENTION:
+                return self._retry(state, heard, now_ms)  # Undoing it got stuck: try again.
             case CancelAsked():
                 return _cancel(state, heard, now_ms)
             case RetryAsked():
@@ -179,7 +182,7 @@ class OrderActor:
             case _:
                 return NOTHING  # A late copy of a fact already acted on.
 
-    def _retry(self, state: OrderState, heard: RetryAsked, now_ms: int) -> Step:
+    def _retry(self, state: OrderState, heard: CancelAsked | RetryAsked, now_ms: int) -> Step:
         if state.status is not OrderStatus.NEEDS_ATTENTION:
             return _answer(Outcome.TOO_LATE, state.status)
         deadline_ms = now_ms + self._ttl_ms  # The old one has passed, and would cancel at once.

@@ -5,21 +5,12 @@ import re
 from messages.generated.orders.v1 import OrderCreated, OrderItem
 
 LINES_MAX = 100
-
-
 CUSTOMER_CHARS_MAX = 256
-
-
 TOKEN_CHARS_MAX = 128
-
-
 QUANTITY_MAX = 2**31 - 1
-
-
 MINOR_MAX = 2**63 - 1
-
-
 _CURRENCY = re.compile("[A-Z]{3}")
+_SKU = re.compile("[!-~]{1,64}")
 
 
 def find_fault(created: OrderCreated) -> str:
@@ -42,8 +33,8 @@ def _find_fault_in_lines(items: list[OrderItem]) -> str:
     if not 1 <= len(items) <= LINES_MAX:
         return f"{len(items)} lines; 1 to {LINES_MAX} are allowed"
     for item in items:
-        if not item.sku or len(item.sku) > 64:
-            return "a line's SKU must have 1 to 64 characters"
+        if not _SKU.fullmatch(item.sku):
+            return "a line's SKU must have 1 to 64 visible ASCII characters"
         if not 1 <= item.quantity <= QUANTITY_MAX:
             return f"quantity {item.quantity} of {item.sku}; 1 to {QUANTITY_MAX} are allowed"
         if not 1 <= item.unit_price_minor <= MINOR_MAX:

@@ -25,11 +25,7 @@ class OrderStatus(StrEnum):
 
 
 UNDONE = frozenset({OrderStatus.REJECTED, OrderStatus.CANCELLED})
-
-
 TERMINAL = UNDONE | {OrderStatus.CONFIRMED}
-
-
 CODES = tuple(
     OrderStatus
 )  # A status' place in this tuple is its code in Remains: only ever add at the end.

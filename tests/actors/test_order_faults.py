@@ -36,8 +36,15 @@ FAULTS = {
         altered(items=[OrderItem(f"s{n}", 1, 1) for n in range(LINES_MAX + 1)], total_minor=101),
         "101 lines; 1 to 100 are allowed",
     ),
-    "no SKU": (one_line("", 1, 1), "a line's SKU must have 1 to 64 characters"),
-    "a long SKU": (one_line("x" * 65, 1, 1), "a line's SKU must have 1 to 64 characters"),
+    "no SKU": (one_line("", 1, 1), "a line's SKU must have 1 to 64 visible ASCII characters"),
+    "a SKU of four-byte letters": (
+        one_line("\U0001f3a9" * 9, 1, 1),
+        "a line's SKU must have 1 to 64 visible ASCII characters",
+    ),
+    "a long SKU": (
+        one_line("x" * 65, 1, 1),
+        "a line's SKU must have 1 to 64 visible ASCII characters",
+    ),
     "no quantity": (one_line("hat", 0, 1), "quantity 0 of hat"),
     "a negative quantity": (one_line("hat", -2, 1), "quantity -2 of hat"),
     "a huge quantity": (one_line("hat", QUANTITY_MAX + 1, 1), "quantity 2147483648 of hat"),
