@@ -196,7 +196,7 @@ class Bridge:
             ping_interval=PING_INTERVAL_S,
         )
         if who.needs_tls and not client.is_encrypted:
-            raise ssl.SSLError(0, "TLS is asked for, and the broker does not offer it")
+            raise _NoTlsError(0, "TLS is asked for, and the broker does not offer it")
 
     def _use(self, link: Link | None) -> None:
         """Let one connection take the place of another, and fail what waits on the old one."""
@@ -275,6 +275,10 @@ class _Client(Client):
 _TROUBLES = (OSError, EOFError, nats.errors.Error, asyncio.TimeoutError)
 
 
+class _NoTlsError(ssl.SSLError):
+    """The broker does not offer what the configuration demands."""
+
+
 class _CredsError(nats.errors.Error):
     """The credentials file is of no use."""
 
@@ -296,7 +300,7 @@ def _check_creds(creds_file: Path) -> None:
 def _is_refusal(trouble: BaseException) -> bool:
     """Whether it is about who we are, so that trying again will not help."""
     text = str(trouble).lower()
-    return isinstance(trouble, ssl.SSLError | _CredsError) or (
+    return isinstance(trouble, ssl.SSLCertVerificationError | _NoTlsError | _CredsError) or (
         "auth" in text and "timeout" not in text
     )
 

@@ -187,7 +187,8 @@ class Faults:
         """
         effect = Effect.NONE
         for armed in self._firing(occasion):
-            effect = await self._carry_out(armed, occasion)
+            done = await self._carry_out(armed, occasion)
+            effect = done if effect is Effect.NONE else effect
         return effect
 
     def reach_at_once(self, occasion: Occasion) -> Effect:

@@ -142,7 +142,7 @@ class FaultyBridge(Bridge):
     def subscribe(self, subject: str, on_message: OnMessage, on_lost: OnLost) -> Subscription:
         def pass_on(message: Message) -> None:
             effect = Effect.NONE
-            address = owner_of(message.subject.decode())
+            address = owner_of(message.subject.decode(errors="replace"))
             if address is not None and self._faults.wants(points.WIRE_MESSAGE):
                 effect = self._faults.reach_at_once(Occasion(points.WIRE_MESSAGE, *address))
             if effect is not Effect.DROP:
