@@ -90,8 +90,10 @@ class Memory:
         return encode_snapshot(Snapshot(self.seq, self.cursor, states, self.archive.pack()))
 
 
-async def recall(log: Log, address: Address, actor: Actor) -> Memory:
+async def recall(log: Log, address: Address, actor: Actor, at_least: int = 0) -> Memory:
     """What the shard knew when its newest record was stored.
+
+    `at_least` is a record that is known to be there: a replica that lags may not say so yet.
 
     Raises:
         RecordError: its snapshot or one of its records is damaged, or newer than this program.
@@ -109,14 +111,15 @@ async def recall(log: Log, address: Address, actor: Actor) -> Memory:
             assert change.state is not None
             memory.put(change.key, decode(change.state), change.traceparent, 0)
     newest = await log.last(address.journal)
-    if newest is None:
+    if newest is not None:
+        memory.owner = RawRecord(newest.payload).owner
+        at_least = max(at_least, newest.seq)
+    if not at_least:
         memory.seq = 0  # RETENTION has taken the records; the next one is the journal's first.
-        return memory
-    memory.owner = RawRecord(newest.payload).owner
-    if newest.seq <= memory.seq:
+    if at_least <= memory.seq:
         return memory
     async with log.read(memory.seq, [address.journal]) as reader:
-        while memory.seq < newest.seq:
+        while memory.seq < at_least:
             for entry in await reader.take():
                 record = RawRecord(entry.payload)
                 memory.owner = record.owner  # Of those that came while we read, too.

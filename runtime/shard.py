@@ -193,9 +193,9 @@ class Shard:
         if self._past.owned_before:
             expect = newest.seq if newest is not None else 0
         first = encode_record(Record(self._owner, self._turn, Cursor()))
-        await around.log.append(journal, first, expect=expect)
+        mine_seq = await around.log.append(journal, first, expect=expect)
         self._past.owned_before = True
-        self._memory = await recall(around.log, self.address, self._actor)
+        self._memory = await recall(around.log, self.address, self._actor, mine_seq)
         self._refuse_to_fight(self._memory.owner)
         self._committed = self._memory.cursor
         mine = await around.log.last(journal)

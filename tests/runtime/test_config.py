@@ -8,7 +8,14 @@ import pytest
 
 from runtime.config import Config, ConfigError, load
 from runtime.config_parsers import Address
-from runtime.config_variables import VARIABLES, AppEnv, LogFormat, LogLevel, example_env
+from runtime.config_variables import (
+    VARIABLES,
+    AppEnv,
+    LogFormat,
+    LogLevel,
+    example_env,
+    readme_table,
+)
 
 NO_FILE = Path("there-is-no-such-file")
 
@@ -361,3 +368,8 @@ def test_the_printed_example_is_a_file_that_can_be_read(tmp_path: Path) -> None:
     config = load({"INSTANCE_ID": "x"}, file)
     assert config.from_env_file
     assert all(getattr(config, key) == getattr(read(INSTANCE_ID="x"), key) for key in VARIABLES)
+
+
+def test_the_readme_has_the_table_that_the_program_prints() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    assert readme_table().strip() in readme.read_text()
