@@ -12,7 +12,8 @@ from actors import ACTORS
 from actors.actor import Heard, Outcome, States, Step
 from actors.order import OrderActor
 from actors.order_state import TERMINAL
-from messages.record import Cursor, RawRecord
+from messages.generated.orders.v1 import Line, OrderOpened, StockRefused
+from messages.record import Cursor, Envelope, RawRecord, Record, encode_record
 from messages.routing import shard_of
 from runtime import shard as module
 from runtime.gateway import NoReplyError
@@ -435,3 +436,17 @@ async def test_a_call_whose_answer_waits_to_be_heard_is_not_issued_again(
     await shop.wait_status("o1", "cancelled")
     assert charges == 1
     assert shop.taken_minor("o1") == 0
+
+
+@pytest.mark.parametrize("items", [0, 1, 25, 100])
+def test_a_fact_takes_no_more_room_in_a_record_than_it_is_weighed_for(items: int) -> None:
+    skus = ["S" * 64] * items
+    lines = [Line(sku=sku, quantity=2**31 - 1) for sku in skus]
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    facts = [
+        StockRefused(order_id="o" * 27, skus=skus, missing_sku="S" * 64),
+        OrderOpened(order_id="o" * 27, lines=lines, expires_ms=2**42),
+    ]
+    for fact in facts:
+        record = Record("i/1", 1, Cursor(1), facts=[Envelope(fact, "o" * 27, 2**40, 500, trace)])
+        assert len(encode_record(record)) <= module.weigh(fact)
