@@ -24,7 +24,7 @@ from messages.generated.orders.v1 import (
     StockCounted,
 )
 from messages.record import Envelope
-from runtime.desk_types import Health, NewOrder, Placed, Unavailable
+from runtime.desk_types import Health, NewOrder, Placed, Unavailable, status_of
 from runtime.log import BrokerLostError, Log
 from runtime.mailbox import Ask, AskFailedError, OverloadedError
 from runtime.recall import INTAKE, Address, recall
@@ -140,7 +140,7 @@ class Desk:
 
         with self._views.watching(order_id, tell):
             found = await self.view(order_id)
-            if found is None or _status_of(found) not in TERMINAL:
+            if found is None or status_of(found) not in TERMINAL:
                 with trio.move_on_after(timeout_s):
                     await terminal.wait()
                 found = await self.view(order_id)
@@ -218,11 +218,3 @@ async def _answer_of(ask: Ask) -> Answer:
         raise Unavailable(
             "the shard restarted; it may have happened: ask the same again"
         ) from error
-
-
-def _status_of(view: bytes) -> str:
-    return msgspec.json.decode(view, type=_Status).status
-
-
-class _Status(msgspec.Struct):
-    status: str

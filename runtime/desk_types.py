@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from actors.actor import Answer, Outcome
 
 ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # Also a token of a NATS subject and a KV key.
@@ -110,3 +112,12 @@ def order_id_for(key: str) -> str:
     """The order's id, derived from its Idempotency-Key: a repeat is the same order for ever, without a table."""
     digest = base64.b32encode(hashlib.sha256(key.encode()).digest())
     return "o" + digest[:26].decode().lower()  # 130 bits: nobody meets another's order by chance.
+
+
+class _Status(msgspec.Struct):
+    status: str
+
+
+def status_of(view: bytes) -> str:
+    """The status in the public JSON of an order."""
+    return msgspec.json.decode(view, type=_Status).status

@@ -13,11 +13,11 @@ from runtime.commands.client import InstanceError, RefusedError, ask, ask_json, 
 from runtime.commands.output import write_json
 from runtime.commands.running import tell
 from runtime.config_variables import Config
+from runtime.faults.fault import SELECTORS
 from runtime.faults.points import EFFECTS
 
 NOT_FOUND = 404
 JSON = {"content-type": "application/json"}
-SELECTORS = ("actor", "shard", "fact", "order")
 
 Armed = Mapping[str, Any]
 

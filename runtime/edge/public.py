@@ -4,7 +4,6 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
-import msgspec
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,6 +17,7 @@ from runtime.desk_types import (
     Placed,
     Unavailable,
     order_id_for,
+    status_of,
 )
 from runtime.edge import openapi
 from runtime.edge.answers import (
@@ -59,10 +59,6 @@ async def _describe(_: Request) -> Response:
     return json_bytes(openapi.PUBLIC)
 
 
-class _View(msgspec.Struct):
-    status: str
-
-
 class _Orders:
     def __init__(self, desk: OrderDesk, answer_within_s: float) -> None:
         self._desk = desk
@@ -90,7 +86,7 @@ class _Orders:
         with suppress(Unavailable), trio.move_on_after(wait_s + self._within_s):
             view = await self._desk.wait_terminal(placed.order_id, wait_s)
         if view is not None:
-            status = msgspec.json.decode(view, type=_View).status
+            status = status_of(view)
             if status in TERMINAL:
                 return json_bytes(view, 201, headers)
         return json_answer({"order_id": placed.order_id, "status": status}, 202, headers)
