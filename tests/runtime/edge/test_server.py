@@ -102,7 +102,7 @@ async def test_a_client_that_never_reads_is_let_go(
 ) -> None:
     port, _ = await start(nursery)
     stream = await connect(port, BIG)
-    await trio.sleep(QUICK.write_s + 0.1)
+    await trio.sleep(QUICK.write_s + 1)  # The server may be late to begin on a busy machine.
     received = 0
     with contextlib.suppress(trio.BrokenResourceError):
         while data := await stream.receive_some(1_000_000):
