@@ -53,13 +53,17 @@ class Remains(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Take money from a card. `key` is the same for every attempt, so the provider takes it once."""
+    """Take money from a card. `key` is the same for every attempt, so the provider takes it once.
+
+    `again`: an attempt has been made, so the provider is asked what came of it first.
+    """
 
     key: str
     reference: str
     amount_minor: int
     currency: str
     token: str
+    again: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

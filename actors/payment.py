@@ -104,6 +104,7 @@ class PaymentState(State, frozen=True):
                     amount_minor=self.amount_minor,
                     currency=self.currency,
                     token=self.token,
+                    again=self.attempts > 0,
                 )
             case Doing.ASK:
                 return Enquiry(self.order_id)

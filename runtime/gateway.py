@@ -1,8 +1,9 @@
 """The payment gateway: a call to the outside goes in, what is known about the money comes out.
 
 `Gateway.perform` follows one rule: a clear reply is final; everything else (silence, resets, 5xx, nonsense) is an
-unknown outcome. It is repeated with the *same* idempotency key, and a charge that stays unknown is asked about by its
-reference. Nothing that the outside does raises here.
+unknown outcome. It is repeated with the *same* idempotency key; a charge only after the provider has been asked, by
+its reference, and knows of none: keys are forgotten some day, and ours may be older than we think. Nothing that the
+outside does raises here.
 
 How requests travel is a `Provider`: `HttpProvider`, or `runtime.simulator.Simulator` within the process.
 What a reply proves is in `runtime.gateway_contract`.
@@ -71,14 +72,14 @@ class Gateway:
         self._slots = trio.CapacityLimiter(pool_size)
         self._rng = rng or random.Random()  # noqa: S311  # Spreads retries, keeps no secret.
 
-    async def perform(self, key: str, call: Call) -> CallAnswered:
-        """Answer `call` for the state under `key`.
+    async def perform(self, key: str, call: Call, *, again: bool = False) -> CallAnswered:
+        """Answer `call` for the state under `key`. `again`: it may have been sent before, nobody knows when.
 
-        A provider in trouble makes it last, at worst through two rounds of `ATTEMPTS_MAX` timeouts and their pauses.
+        A provider in trouble makes it last, at worst through some rounds of `ATTEMPTS_MAX` timeouts and their pauses.
         """
         match call:
             case Charge():
-                verdict = await self._charge(call)
+                verdict = await self._charge(call, again or call.again)
             case Refund():
                 verdict = _or_unknown(
                     await self._insist(refund_request(call), partial(read_refund, call))
@@ -87,8 +88,21 @@ class Gateway:
                 verdict = _or_unknown(await self._enquire(call))
         return CallAnswered(key, call, verdict.outcome, verdict.detail)
 
-    async def _charge(self, call: Charge) -> Verdict:
-        reading = await self._insist(charge_request(call), partial(read_charge, call))
+    async def _charge(self, call: Charge, again: bool) -> Verdict:
+        reading: Reading = Unclear("not sent")
+        for pauses in range(ATTEMPTS_MAX):
+            if again:
+                asked = await self._enquire(call)
+                match asked:
+                    case Verdict(outcome=CallOutcome.NOT_CHARGED) | Rejected():
+                        pass  # One that cannot be asked is trusted to remember its keys.
+                    case _:
+                        return _or_unknown(asked, f"; before that, {reading.seen}")
+            reading = await self._once(charge_request(call), partial(read_charge, call))
+            if not isinstance(reading, Unclear):
+                break
+            again = True
+            await self._pause(pauses)
         if isinstance(reading, Verdict):
             return reading
         # Even a rejected body is asked about: it may be the key's second, after a first that charged.
@@ -110,10 +124,14 @@ class Gateway:
         for pauses in range(ATTEMPTS_MAX - 1):
             if not isinstance(reading, Unclear):
                 break
-            pause_s = min(PAUSE_MAX_S, PAUSE_MIN_S * 2**pauses)
-            await trio.sleep(pause_s * self._rng.uniform(0.5, 1.0))  # The slot is free meanwhile.
+            await self._pause(pauses)
             reading = await self._once(request, read)
         return reading
+
+    async def _pause(self, pauses: int) -> None:
+        """Wait before another attempt, each time about twice as long. The slot is free meanwhile."""
+        pause_s = min(PAUSE_MAX_S, PAUSE_MIN_S * 2**pauses)
+        await trio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
 
     async def _once(self, request: Request, read: Read) -> Reading:
         async with self._slots:

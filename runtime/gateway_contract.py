@@ -1,7 +1,7 @@
 """The gateway contract, without I/O: the requests we make, and what one reply to them proves.
 
 A reply proves something (`Verdict`), or nothing (`Unclear`: the same request again may tell), or that the provider
-cannot read what we say (`Rejected`). What it does not mention is taken as agreed; what contradicts us never counts.
+cannot do what we say (`Rejected`). What it does not mention is taken as agreed; what contradicts us never counts.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from actors.actor import CallOutcome, Charge, Enquiry, Refund
 
 BODY_AT_FAULT = frozenset({400, 413, 415, 422})
 TRY_AGAIN = frozenset({408, 409, 425, 429})  # 409: the first request with this key is under way.
+CANNOT_ASK = frozenset({404, 405, 501})  # To an enquiry: there is no such thing here.
 NOTHING_TAKEN = frozenset({"declined", "failed"})  # Some providers list these beside the captures.
 SEEN_CHARS_MAX = 500  # It goes into a state: a provider does not decide how large that is.
 
@@ -56,7 +57,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """This body will never be carried out."""
+    """This request will never be carried out."""
 
     seen: str
     code: str
@@ -105,6 +106,8 @@ def read_charge(call: Charge, reply: Reply) -> Reading:
 
 def read_charges(call: Charge | Enquiry, reply: Reply) -> Reading:
     """Exactly one capture under the reference, of what we asked for, or none. Else a person must look."""
+    if reply.status in CANNOT_ASK:
+        return Rejected(_seen(reply, "it cannot be asked"), f"rejected_{reply.status}")
     listed = _decode(reply.body, _Charges) if reply.status == 200 else None
     if listed is None:
         return _undecided(reply)

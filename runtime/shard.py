@@ -215,7 +215,7 @@ class Shard:
         """Act again on what the recovered states say: calls owed, deadlines, views that may be missing."""
         memory = self._memory
         for key, state in memory.live.items():
-            self._follow_up(key, state)
+            self._follow_up(key, state, resumed=True)
         for key, (state, traceparent) in memory.recent.items():
             self._around.views.put(key, self._actor, state, traceparent)
         memory.recent = {}
@@ -422,19 +422,19 @@ class Shard:
             if self._calls.get(answer.key) == answer.call:
                 del self._calls[answer.key]
 
-    def _follow_up(self, key: str, state: State | None) -> None:
+    def _follow_up(self, key: str, state: State | None, *, resumed: bool = False) -> None:
         """Arm the deadline of a committed state, and issue the call that it owes."""
         live = state if key in self._memory.live else None
         self._alarms.set(key, live.due_ms if live else None)
         call = live.call if live else None
         if call is not None and self._calls.get(key) != call:
             self._calls[key] = call
-            self._nursery.start_soon(self._perform, key, call)
+            self._nursery.start_soon(self._perform, key, call, resumed)
 
-    async def _perform(self, key: str, call: Call) -> None:
+    async def _perform(self, key: str, call: Call, resumed: bool) -> None:
         name = f"payment {type(call).__name__}"
         span = self._around.tracer.call(name, self._memory.traces.get(key, ""))
-        answered = await self._around.gateway.perform(key, call)
+        answered = await self._around.gateway.perform(key, call, again=resumed)
         span.note({"order.id": order_of(answered), "payment.outcome": answered.outcome})
         span.end()
         self.mailbox.tell(answered)

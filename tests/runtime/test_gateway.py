@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -66,25 +67,32 @@ def gateway_to(script: Script) -> Gateway:
 
 
 POST = "POST o1:charge"
-POSTS = [POST] * ATTEMPTS_MAX
 GETS = ["GET"] * ATTEMPTS_MAX
+ASKED_BETWEEN = [POST, "GET"] * ATTEMPTS_MAX
+UNASKABLE = Reply(404, b"")
 
 
 @pytest.mark.parametrize(
     ("lines", "sent", "outcome", "detail"),
     [
         ([CAPTURED], [POST], "captured", "ch_1"),
-        ([DOWN, CAPTURED], [POST] * 2, "captured", "ch_1"),
-        ([RESET, SILENCE, DOWN, CAPTURED], POSTS, "captured", "ch_1"),
-        ([DOWN, Reply(402, b'{"code": "no"}')], [POST] * 2, "declined", "no"),
-        ([*[DOWN] * 4, LISTED], [*POSTS, "GET"], "captured", "ch_1"),
-        ([*[SILENCE] * 4, RESET, LISTED], [*POSTS, "GET", "GET"], "captured", "ch_1"),
-        ([*[RESET] * 4, NONE], [*POSTS, "GET"], "not_charged", ""),
+        ([DOWN, NONE, CAPTURED], [POST, "GET", POST], "captured", "ch_1"),
+        ([RESET, LISTED], [POST, "GET"], "captured", "ch_1"),
+        ([SILENCE, RESET, LISTED], [POST, "GET", "GET"], "captured", "ch_1"),
+        (
+            [RESET, NONE, SILENCE, NONE, DOWN, NONE, CAPTURED],
+            ASKED_BETWEEN[:-1],
+            "captured",
+            "ch_1",
+        ),
+        ([DOWN, NONE, Reply(402, b'{"code": "no"}')], [POST, "GET", POST], "declined", "no"),
+        ([DOWN, UNASKABLE, CAPTURED], [POST, "GET", POST], "captured", "ch_1"),
+        ([RESET, NONE] * ATTEMPTS_MAX, ASKED_BETWEEN, "not_charged", ""),
         (
             [RESET, *[DOWN] * 3, SILENCE],
-            POSTS + GETS,
+            [POST, *GETS],
             "unknown",
-            "503; asked by reference, no reply",
+            "no reply within 10 s; before that, ReadError",
         ),
         ([Reply(422, b""), NONE], [POST, "GET"], "declined", "rejected_422"),
         ([Reply(422, b""), LISTED], [POST, "GET"], "captured", "ch_1"),
@@ -92,7 +100,7 @@ GETS = ["GET"] * ATTEMPTS_MAX
         ([Reply(401, b"")], [POST], "unknown", "401"),
     ],
 )
-async def test_a_charge_insists_with_one_key_and_then_asks(
+async def test_a_charge_insists_with_one_key_and_asks_before_each_repetition(
     autojump_clock: trio.testing.MockClock,
     lines: Sequence[Reply | Exception],
     sent: list[str],
@@ -107,6 +115,35 @@ async def test_a_charge_insists_with_one_key_and_then_asks(
     assert detail in answer.detail
     assert script.sent_briefly == sent
     assert len({request.body for request in script.sent if request.key}) == 1
+
+
+@pytest.mark.parametrize("by", ["the shard", "the state"])
+async def test_a_charge_that_may_have_been_sent_before_is_asked_about_first(by: str) -> None:
+    script = Script(LISTED)
+    call = replace(CHARGE, again=by == "the state")
+
+    answer = await gateway_to(script).perform("o1", call, again=by == "the shard")
+
+    assert (answer.outcome, answer.detail) == ("captured", "ch_1")
+    assert script.sent_briefly == ["GET"]
+
+
+async def test_a_provider_that_forgets_its_keys_at_once_still_charges_once() -> None:
+    ledger = Ledger()
+    forgetful = Simulator(ledger)
+
+    class Forgetful:
+        async def send(self, request: Request) -> Reply:
+            ledger._by_key.clear()
+            return await forgetful.send(request)
+
+    gateway = Gateway(Forgetful(), call_timeout_s=0.05, pool_size=1)
+    call = replace(CHARGE, token="tok_timeout_after_charge")
+
+    answers = [await gateway.perform("o1", call, again=crashed) for crashed in (False, True)]
+
+    assert [answer.outcome for answer in answers] == ["captured"] * 2
+    assert len(ledger.captures("o1")) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,7 +207,7 @@ async def test_pauses_double_and_are_spread(autojump_clock: trio.testing.MockClo
 
 
 async def test_silence_ends_at_the_call_timeout(autojump_clock: trio.testing.MockClock) -> None:
-    script = Script(SILENCE, CAPTURED)
+    script = Script(SILENCE, NONE, CAPTURED)
 
     await gateway_to(script).perform("o1", CHARGE)
 

@@ -106,13 +106,18 @@ def test_a_body_at_fault_is_rejected_and_keeps_its_reason(status: int) -> None:
     assert reading == Rejected(f"{status} bad_currency", f"rejected_{status}")
 
 
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_provider_without_enquiries_says_so_and_decides_nothing(status: int) -> None:
+    reading = read_charges(ENQUIRY, reply(status))
+
+    assert reading == Rejected(f"{status} it cannot be asked", f"rejected_{status}")
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 410])
 def test_a_wrong_configuration_decides_nothing_about_an_order(status: int) -> None:
-    readings = [
-        read_charge(CHARGE, reply(status)),
-        read_charges(ENQUIRY, reply(status)),
-        read_refund(REFUND, reply(status)),
-    ]
+    readings = [read_charge(CHARGE, reply(status)), read_refund(REFUND, reply(status))]
+    if status not in (404, 405):
+        readings.append(read_charges(ENQUIRY, reply(status)))
 
     for reading in readings:
         assert isinstance(reading, Verdict)
