@@ -89,7 +89,7 @@ class Gateway:
         return CallAnswered(key, call, verdict.outcome, verdict.detail)
 
     async def _charge(self, call: Charge, again: bool) -> Verdict:
-        reading: Reading = Unclear("not sent")
+        reading: Unclear | Rejected = Unclear("not sent")
         for pauses in range(ATTEMPTS_MAX):
             if again:
                 asked = await self._enquire(call)
@@ -98,13 +98,13 @@ class Gateway:
                         pass  # One that cannot be asked is trusted to remember its keys.
                     case _:
                         return _or_unknown(asked, f"; before that, {reading.seen}")
-            reading = await self._once(charge_request(call), partial(read_charge, call))
-            if not isinstance(reading, Unclear):
+            got = await self._once(charge_request(call), partial(read_charge, call))
+            if isinstance(got, Verdict):
+                return got
+            reading, again = got, True
+            if isinstance(got, Rejected):
                 break
-            again = True
             await self._pause(pauses)
-        if isinstance(reading, Verdict):
-            return reading
         # Even a rejected body is asked about: it may be the key's second, after a first that charged.
         asked = await self._enquire(call)
         match reading, asked:
