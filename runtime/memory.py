@@ -44,6 +44,7 @@ class MemoryStore:
         self.views: dict[str, bytes] = {}
         self.views_claim = 0
         self.payload_bytes_max = payload_bytes_max
+        self.first_seq = 1
         self._newest: dict[str, Entry] = {}
         self._now_ms = now_ms or _trio_clock_ms()
         self._grown = trio.Event()
@@ -51,7 +52,7 @@ class MemoryStore:
     def append(
         self, subject: str, payload: bytes, expect: int | None, headers: Mapping[str, str]
     ) -> int:
-        newest = self._newest.get(subject)
+        newest = self.last(subject)
         newest_seq = newest.seq if newest else 0
         if expect is not None and expect != newest_seq:
             raise FencedError(f"{subject}: {expect} should be the newest, but {newest_seq} is")
@@ -64,7 +65,12 @@ class MemoryStore:
         return seq
 
     def last(self, subject: str) -> Entry | None:
-        return self._newest.get(subject)
+        newest = self._newest.get(subject)
+        return newest if newest is not None and newest.seq >= self.first_seq else None
+
+    def expire(self, through_seq: int) -> None:
+        """Let RETENTION have taken everything up to `through_seq`; `entries` remembers it for those who check."""
+        self.first_seq = through_seq + 1
 
     async def wait_grown(self, beyond: int) -> None:
         """Wait until there are more than `beyond` entries."""
@@ -85,11 +91,16 @@ class MemoryLog:
         self.before_append: Hook | None = None
         self.after_append: Hook | None = None
         self._connection = _Connection()
+        self._reconnected = trio.Event()
         self._claim: int | None = None
 
     @property
     def payload_bytes_max(self) -> int:
         return self.store.payload_bytes_max
+
+    @property
+    def connected(self) -> bool:
+        return not self._connection.lost.is_set()
 
     def disconnect(self) -> None:
         """Lose the broker: whatever waits fails now, and everything fails until `reconnect`."""
@@ -98,6 +109,22 @@ class MemoryLog:
     def reconnect(self) -> None:
         """Reach the broker again. Readers opened before stay broken, as they do in earnest."""
         self._connection = _Connection()
+        reconnected, self._reconnected = self._reconnected, trio.Event()
+        reconnected.set()
+
+    async def wait_connected(self) -> None:
+        while not self.connected:
+            await self._reconnected.wait()
+
+    async def wait_disconnected(self) -> None:
+        await self._connection.lost.wait()
+
+    async def carry(self, what: str, name: str, work: Callable[[], T]) -> T:  # noqa: ARG002  # For who overrides it.
+        """Take one request to the broker and bring its answer: the one way there, for subclasses to make dangerous.
+
+        `what` is asked of the broker about `name`, and carried out by `work`.
+        """
+        return work()
 
     def lose_answers(self, count: int = 1) -> None:
         """Store the next `count` appends and then lose their answers."""
@@ -125,7 +152,8 @@ class MemoryLog:
         async def append() -> int:
             if self.before_append is not None:
                 await self.before_append(subject, payload)
-            seq = self.store.append(subject, payload, expect, headers or {})
+            work = partial(self.store.append, subject, payload, expect, headers or {})
+            seq = await self.carry("append", subject, work)
             if self.after_append is not None:
                 await self.after_append(subject, payload)
             return seq
@@ -136,27 +164,32 @@ class MemoryLog:
     async def read(self, after: int, subjects: Sequence[str]) -> AsyncIterator["MemoryReader"]:
         check_filters(subjects)
         connection = self._connection
-        yield await connection.ask_now(
-            lambda: MemoryReader(self.store, connection, after, subjects)
+        yield await self._ask(
+            "read", subjects[0], lambda: MemoryReader(self.store, connection, after, subjects)
         )
 
     async def last(self, subject: str) -> Entry | None:
         check_subject(subject)
-        return await self._connection.ask_now(lambda: self.store.last(subject))
+        return await self._ask("last", subject, lambda: self.store.last(subject))
+
+    async def first_seq(self) -> int:
+        return await self._connection.ask_now(lambda: self.store.first_seq)
 
     async def last_seq(self) -> int:
-        return await self._connection.ask_now(lambda: len(self.store.entries))
+        return await self._ask("last_seq", "", lambda: len(self.store.entries))
 
     async def put_snapshot(self, name: str, data: bytes) -> None:
         check_key(name)
-        await self._connection.ask_now(lambda: self.store.snapshots.update({name: bytes(data)}))
+        await self._ask(
+            "put_snapshot", name, lambda: self.store.snapshots.update({name: bytes(data)})
+        )
 
     async def get_snapshot(self, name: str) -> bytes | None:
         check_key(name)
-        return await self._connection.ask_now(lambda: self.store.snapshots.get(name))
+        return await self._ask("get_snapshot", name, lambda: self.store.snapshots.get(name))
 
     async def claim_views(self) -> None:
-        await self._connection.ask_now(self._claim_views)
+        await self._ask("claim_views", "", self._claim_views)
 
     def _claim_views(self) -> None:
         self._check_claim()
@@ -170,7 +203,7 @@ class MemoryLog:
         for order_id, view in views.items():
             check_key(order_id)
             self._check_size(order_id, view)
-        await self._connection.ask_now(lambda: self._put_views(views))
+        await self._ask("put_views", ",".join(views), lambda: self._put_views(views))
 
     def _put_views(self, views: Mapping[str, bytes]) -> None:
         self._check_claim()
@@ -178,7 +211,10 @@ class MemoryLog:
 
     async def get_view(self, order_id: str) -> bytes | None:
         check_key(order_id)
-        return await self._connection.ask_now(lambda: self.store.views.get(order_id))
+        return await self._ask("get_view", order_id, lambda: self.store.views.get(order_id))
+
+    async def _ask(self, what: str, name: str, work: Callable[[], T]) -> T:
+        return await self._connection.ask(lambda: self.carry(what, name, work))
 
     def _check_size(self, name: str, payload: bytes) -> None:
         if len(payload) > self.payload_bytes_max:
@@ -195,9 +231,9 @@ class MemoryReader:
     ) -> None:
         self._store = store
         self._connection = connection
-        self._after = after
+        self._after = max(after, store.first_seq - 1)
         self._filters = [subject.split(".") for subject in subjects]
-        self.backlog = sum(map(self._wants, store.entries[after:]))
+        self.backlog = sum(map(self._wants, store.entries[self._after :]))
 
     async def take(self) -> Sequence[Entry]:
         entries = await self._connection.ask_now(self._arrived)
@@ -222,11 +258,11 @@ class _Connection:
     """Everything that waits on the broker, so that losing it fails all of it at once."""
 
     def __init__(self) -> None:
-        self._lost = False
-        self._waits: set[trio.CancelScope] = set()
+        self.lost = trio.Event()
+        self._waits: dict[trio.CancelScope, None] = {}  # A set has an order of its own each time.
 
     def lose(self) -> None:
-        self._lost = True
+        self.lost.set()
         for scope in self._waits:
             scope.cancel()
 
@@ -240,16 +276,18 @@ class _Connection:
         self, work: Callable[[], Awaitable[T]], *, timeout_s: float = ANSWER_TIMEOUT_S
     ) -> T:
         """Do what a request does: leave (a checkpoint), be carried out, be answered in time."""
-        if self._lost:
+        if self.lost.is_set():
             raise BrokerLostError("not connected to the broker")
         with trio.move_on_after(timeout_s) as scope:
-            self._waits.add(scope)
+            self._waits[scope] = None
             try:
                 await trio.lowlevel.checkpoint()
                 return await work()
             finally:
-                self._waits.discard(scope)
-        raise BrokerLostError("the connection was lost" if self._lost else "no answer in time")
+                del self._waits[scope]
+        raise BrokerLostError(
+            "the connection was lost" if self.lost.is_set() else "no answer in time"
+        )
 
 
 def _matches(tokens: Sequence[str], wanted: Sequence[str]) -> bool:
