@@ -1,6 +1,7 @@
 """The record: one commit of a shard as one message, in a frame that shows when it is not what was written.
 
-Frame: `ORD` + format version (1 byte) + CRC-32 of the rest (4 bytes, big-endian) + a `Record` of journal.proto.
+Frame: `ORD` + format version (1 byte) + CRC-32 of the rest (4 bytes, big-endian) + a `Record` of journal.proto. A
+snapshot has the same frame around a `Snapshot`.
 Facts are decoded only when somebody asks for them, since most readers want few of them.
 """
 
@@ -17,6 +18,9 @@ from messages.codec import DecodeError, decode, encode, message_class, wire_clas
 
 MAGIC = b"ORD"
 VERSION = 1
+SNAPSHOT_VERSION = (
+    2  # 1 held the whole archive; a program that knows only 1 must not pass over the segments.
+)
 _HEAD = len(MAGIC) + 1 + 4
 
 _Record = wire_class("Record")
@@ -186,14 +190,22 @@ def _decode_envelope(index: int, raw: Any) -> Envelope | Letter:
     )
 
 
+class SegmentRef(msgspec.Struct, frozen=True):
+    """A part of an archive, by name; it may be gone from `expires_ms` on."""
+
+    name: str
+    expires_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A shard's memory after its record at `seq`."""
+    """A shard's memory after its record at `seq`. `whole_archive` is only in those of the first format."""
 
     seq: int
     cursor: Cursor
     states: Sequence[Change]
-    archive: bytes
+    segments: Sequence[SegmentRef] = ()
+    whole_archive: bytes = b""
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
@@ -202,47 +214,50 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         seq=snapshot.seq,
         read_seq=snapshot.cursor.seq,
         read_skip=snapshot.cursor.skip,
-        archive=snapshot.archive,
+        archive=snapshot.whole_archive,
     )
     for change in snapshot.states:
         made.states.add(key=change.key, state=change.state or b"", traceparent=change.traceparent)
-    return frame(made.SerializeToString())
+    for ref in snapshot.segments:
+        made.segments.add(name=ref.name, expires_ms=ref.expires_ms)
+    return frame(made.SerializeToString(), SNAPSHOT_VERSION)
 
 
 def decode_snapshot(payload: bytes) -> Snapshot:
-    """The snapshot in framed bytes.
+    """The snapshot in framed bytes, of this format or the one before.
 
     Raises:
         RecordError: not a snapshot, or damaged.
     """
     try:
-        parsed = _Snapshot.FromString(unframe(payload))
+        parsed = _Snapshot.FromString(unframe(payload, SNAPSHOT_VERSION))
     except ProtobufDecodeError as error:
         raise RecordError(f"the checksum holds but it is no snapshot: {error}") from error
     return Snapshot(
         parsed.seq,
         Cursor(parsed.read_seq, parsed.read_skip),
         [Change(raw.key, raw.state, raw.traceparent) for raw in parsed.states],
+        [SegmentRef(raw.name, raw.expires_ms) for raw in parsed.segments],
         parsed.archive,
     )
 
 
-def frame(body: bytes) -> bytes:
+def frame(body: bytes, version: int = VERSION) -> bytes:
     """Put magic, version and checksum before `body`."""
-    return b"".join((MAGIC, bytes((VERSION,)), crc32(body).to_bytes(4, "big"), body))
+    return b"".join((MAGIC, bytes((version,)), crc32(body).to_bytes(4, "big"), body))
 
 
-def unframe(payload: bytes) -> bytes:
-    """The body of a frame.
+def unframe(payload: bytes, newest: int = VERSION) -> bytes:
+    """The body of a frame of a version up to `newest`.
 
     Raises:
         RecordError: the magic, the version or the checksum is not ours.
     """
     if payload[: len(MAGIC)] != MAGIC or len(payload) < _HEAD:
         raise RecordError("it does not start like a record")
-    if payload[len(MAGIC)] != VERSION:
+    if not VERSION <= payload[len(MAGIC)] <= newest:
         raise RecordError(
-            f"it has format version {payload[len(MAGIC)]}; this program reads {VERSION}: upgrade it"
+            f"it has format version {payload[len(MAGIC)]}; this program reads {newest}: upgrade it"
         )
     body = payload[_HEAD:]
     if crc32(body) != int.from_bytes(payload[len(MAGIC) + 1 : _HEAD], "big"):

@@ -1,64 +1,154 @@
 """The archive: what stays known of finished keys, 32 bytes each, however many there are.
 
 A shard must know for RETENTION which orders it has finished, so that a repeated request gets the same answer. A Python
-dict spends two hundred bytes on that; here a key is a row in one of 256 byte strings, found by a search in C.
+dict spends two hundred bytes on that; here a key is a row in one of 1,024 byte strings, found by a search in C.
+
+What has finished since the last snapshot is young. The next snapshot seals it into a **segment**, which never changes:
+it is stored once, under a name made of its content, and snapshots only list it. A segment that is not much larger than
+what comes after it is merged into that, so there are few to search, and each row is written a handful of times.
+
+Nothing is deleted, so no late word of an earlier owner can take away what a later one counts on: the broker drops each
+object RETENTION after it was written, and then each row in it is older than that.
 """
 
+from array import array
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import accumulate
 from struct import Struct
 
 from actors.actor import Remains
+from messages.record import SegmentRef
+
+SEGMENT_ROWS_MAX = 131_072  # 4 MB: a search of each of its buckets takes a microsecond or two.
+MERGE_RATIO = 2  # A segment up to so many times as large as its successor is merged into it.
 
 _ROW = Struct(
     ">16s8sQ"
 )  # 128 bits of the key's hash, the digest, and seconds since 1970 << 8 | code.
 _HASH_BYTES = 16  # Two of a billion keys share one with a probability of 1e-21.
-_BUCKETS = 256
+_BUCKETS = 1_024  # By the first ten bits of the hash.
+_INDEX = Struct(
+    f">{_BUCKETS}I"
+)  # Where a segment begins: how many rows there are up to each bucket's end.
 
 
 class Archive:
-    """Remains by key, oldest first. `put` a key once; times must not go backwards for `forget_before` to find all."""
+    """Remains by key, oldest first. `put` a key once, at times that do not go backwards."""
 
-    def __init__(self, packed: bytes = b"") -> None:
-        """An empty archive, or what `pack` made."""
-        self._buckets = [bytearray() for _ in range(_BUCKETS)]
-        self._count = len(packed) // _ROW.size
+    def __init__(self, segments: Iterable["Segment"] = ()) -> None:
+        """An empty archive, or one of sealed segments, oldest first."""
+        self._segments = list(segments)
+        self._young = _empty_buckets()
+        self._young_rows = 0
+        self._newest_ms = 0
+
+    @classmethod
+    def from_rows(cls, packed: bytes) -> "Archive":
+        """The rows of a snapshot of the first format, which held its whole archive."""
+        archive = cls()
         for at in range(0, len(packed), _ROW.size):
-            self._buckets[packed[at]] += packed[at : at + _ROW.size]
+            archive._add(packed[at : at + _ROW.size])
+            second = _ROW.unpack_from(packed, at)[2] >> 8
+            archive._newest_ms = max(archive._newest_ms, second * 1000 + 999)
+        return archive
 
     def __len__(self) -> int:
-        return self._count
+        return self._young_rows + sum(map(len, self._segments))
 
     def put(self, key: str, remains: Remains, at_ms: int) -> None:
-        digest = _hash(key)
         stamp = at_ms // 1000 << 8 | remains.code
-        self._buckets[digest[0]] += _ROW.pack(digest, remains.digest.to_bytes(8, "big"), stamp)
-        self._count += 1
+        self._add(_ROW.pack(_hash(key), remains.digest.to_bytes(8, "big"), stamp))
+        self._newest_ms = max(self._newest_ms, at_ms)
+
+    def _add(self, row: bytes) -> None:
+        self._young[_bucket_of(row)] += row
+        self._young_rows += 1
 
     def get(self, key: str) -> Remains | None:
-        if not self._count:
-            return None
         digest = _hash(key)
-        bucket = self._buckets[digest[0]]
-        at = bucket.find(digest)
-        while at >= 0 and at % _ROW.size:  # A match across two rows is none.
-            at = bucket.find(digest, at + 1)
-        if at < 0:
-            return None
-        _, body, stamp = _ROW.unpack_from(bucket, at)
-        return Remains(stamp & 0xFF, int.from_bytes(body, "big"))
+        bucket = _bucket_of(digest)
+        young = self._young[bucket]
+        found = _search(young, digest, 0, len(young)) if young else None
+        for segment in self._segments:
+            found = found or segment.search(bucket, digest)
+        return found
 
-    def forget_before(self, at_ms: int) -> None:
-        """Drop what was put before a time."""
-        for bucket in self._buckets:
-            end = 0
-            while end < len(bucket) and _ROW.unpack_from(bucket, end)[2] >> 8 < at_ms // 1000:
-                end += _ROW.size
-            del bucket[:end]
-            self._count -= end // _ROW.size
+    def seal(self, now_ms: int, retention_ms: int) -> Sequence["Segment"]:
+        """Make segments of all there is, without what is older than the retention; oldest first."""
+        self._segments = [one for one in self._segments if one.ref.expires_ms > now_ms]
+        if self._young_rows:
+            pieces: list[Sequence[bytes | bytearray]] = [self._young]
+            rows = self._young_rows
+            while self._segments and len(last := self._segments[-1]) <= MERGE_RATIO * rows:
+                if rows + len(last) > SEGMENT_ROWS_MAX:
+                    break
+                pieces.insert(0, self._segments.pop().buckets())
+                rows += len(last)
+            packed = _pack(pieces, (now_ms - retention_ms) // 1000)
+            ref = SegmentRef(name_of(packed), self._newest_ms + retention_ms)
+            self._segments.append(Segment(packed, ref))
+            self._young, self._young_rows = _empty_buckets(), 0
+        return self._segments
 
-    def pack(self) -> bytes:
-        return b"".join(self._buckets)
+
+class Segment:
+    """Sealed rows: bucket after bucket, each with its oldest first. `is_stored` once the broker has it."""
+
+    __slots__ = ("_starts", "is_stored", "packed", "ref")
+
+    def __init__(self, packed: bytes, ref: SegmentRef, *, is_stored: bool = False) -> None:
+        self.packed = packed
+        self.ref = ref
+        self.is_stored = is_stored
+        ends = _INDEX.unpack_from(packed)
+        self._starts = array("Q", [_INDEX.size + rows * _ROW.size for rows in (0, *ends)])
+
+    def __len__(self) -> int:
+        return (len(self.packed) - _INDEX.size) // _ROW.size
+
+    def search(self, bucket: int, digest: bytes) -> Remains | None:
+        return _search(self.packed, digest, self._starts[bucket], self._starts[bucket + 1])
+
+    def buckets(self) -> list[bytes]:
+        starts = self._starts
+        return [self.packed[starts[n] : starts[n + 1]] for n in range(_BUCKETS)]
+
+
+def name_of(packed: bytes) -> str:
+    """The name of a segment, which is its checksum, too."""
+    return blake2b(packed, digest_size=_HASH_BYTES).hexdigest()
+
+
+def _search(rows: bytes | bytearray, digest: bytes, start: int, end: int) -> Remains | None:
+    at = rows.find(digest, start, end)
+    while at >= 0 and (at - start) % _ROW.size:  # A match across two rows is none.
+        at = rows.find(digest, at + 1, end)
+    if at < 0:
+        return None
+    _, body, stamp = _ROW.unpack_from(rows, at)
+    return Remains(stamp & 0xFF, int.from_bytes(body, "big"))
+
+
+def _pack(pieces: Sequence[Sequence[bytes | bytearray]], oldest_s: int) -> bytes:
+    """One segment out of several pieces, oldest first, without the rows from before `oldest_s`."""
+    buckets: list[bytes] = []
+    for parts in zip(*pieces, strict=True):
+        rows = b"".join(parts)
+        start = 0
+        while start < len(rows) and _ROW.unpack_from(rows, start)[2] >> 8 < oldest_s:
+            start += _ROW.size
+        buckets.append(rows[start:])
+    ends = accumulate(len(rows) // _ROW.size for rows in buckets)
+    return b"".join((_INDEX.pack(*ends), *buckets))
+
+
+def _empty_buckets() -> list[bytearray]:
+    return [bytearray() for _ in range(_BUCKETS)]
+
+
+def _bucket_of(digest: bytes) -> int:
+    return digest[0] << 2 | digest[1] >> 6
 
 
 def _hash(key: str) -> bytes:

@@ -76,7 +76,7 @@ async def read_order(log: Log, shards: int, order_id: str) -> Mapping[str, Any] 
     """One order's newest public view: what its shard knows, else what was shown last, else what waits for the shard."""
     address = Address("order", shard_of(order_id, shards))
     actor = actor_at(address, shards)
-    memory = await recall(log, address, actor)
+    memory = await recall(log, address, actor, with_archive=False)
     if order_id in memory.live:
         return public_view(actor, memory.live[order_id], memory.traces.get(order_id, ""))
     if order_id in memory.recent:

@@ -18,8 +18,8 @@ from messages.record import (
     decode_snapshot,
     encode_snapshot,
 )
-from runtime.archive import Archive
-from runtime.log import Log
+from runtime.archive import Archive, Segment, name_of
+from runtime.log import DamagedError, Log
 
 STREAM_PREFIX = "ORDER"
 INTAKE = f"{STREAM_PREFIX}.created"
@@ -45,6 +45,10 @@ class Address(NamedTuple):
     def snapshot(self) -> str:
         return f"{self.actor}-{self.shard}"
 
+    def segment(self, name: str) -> str:
+        """What a segment of this shard's archive is stored under."""
+        return f"{self.snapshot}/{name}"
+
     def __str__(self) -> str:
         return f"{self.actor}.{self.shard}"
 
@@ -60,6 +64,8 @@ class Memory:
     cursor: Cursor = field(default_factory=Cursor)
     seq: int = 0
     owner: str = ""
+    snapshot_seq: int = 0
+    """Of the newest record that its snapshot holds; 0 without one."""
     unsaved: int = 0
     """Records since the snapshot: what the next start has to read."""
     recent: dict[str, tuple[State, str]] = field(default_factory=dict)
@@ -84,33 +90,61 @@ class Memory:
         encode = msgspec.msgpack.Encoder().encode
         return [Change(key, encode(self.live[key]), self.traces.get(key, "")) for key in keys]
 
-    def to_snapshot(self) -> bytes:
-        """The bytes to keep: never encoded by halves, since nothing here waits."""
+    def take_snapshot(self, now_ms: int, retention_ms: int) -> "Taken":
+        """All of this as bytes to keep: never encoded by halves, since nothing here waits."""
         states = self.encode_changes(iter(self.live))
-        return encode_snapshot(Snapshot(self.seq, self.cursor, states, self.archive.pack()))
+        segments = self.archive.seal(now_ms, retention_ms)
+        snapshot = Snapshot(self.seq, self.cursor, states, [segment.ref for segment in segments])
+        new = tuple(segment for segment in segments if not segment.is_stored)
+        return Taken(encode_snapshot(snapshot), new)
 
 
-async def recall(log: Log, address: Address, actor: Actor, at_least: int = 0) -> Memory:
-    """What the shard knew when its newest record was stored.
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A snapshot as it was taken, and those of the segments it names that are not stored yet."""
+
+    snapshot: bytes
+    new_segments: tuple[Segment, ...]
+
+
+async def keep(log: Log, address: Address, taken: Taken) -> None:
+    """Store a snapshot. What it names is stored before it, so whichever snapshot a crash leaves is whole.
+
+    Raises:
+        BrokerLostError: nobody knows how much of it is stored; the snapshot before it may still be the newest.
+    """
+    for segment in taken.new_segments:
+        await log.put_snapshot(address.segment(segment.ref.name), segment.packed)
+        segment.is_stored = True
+    await log.put_snapshot(address.snapshot, taken.snapshot)
+
+
+async def recall(
+    log: Log, address: Address, actor: Actor, at_least: int = 0, *, with_archive: bool = True
+) -> Memory:
+    """What the shard knew when its newest record was stored; on request without what it has finished.
 
     `at_least` is a record that is known to be there: a replica that lags may not say so yet.
 
     Raises:
         RecordError: its snapshot or one of its records is damaged, or newer than this program.
+        DamagedError: a part of its archive is damaged, or gone before its time.
         BrokerLostError: the broker went away meanwhile.
     """
     decode = msgspec.msgpack.Decoder(actor.states).decode
     memory = Memory(actor)
     kept = await log.get_snapshot(address.snapshot)
-    if kept is not None:
-        snapshot = decode_snapshot(kept)
-        memory.seq = snapshot.seq
+    snapshot = decode_snapshot(kept) if kept is not None else None
+    if snapshot is not None:
+        memory.seq = memory.snapshot_seq = snapshot.seq
         memory.cursor = snapshot.cursor
-        memory.archive = Archive(snapshot.archive)
         for change in snapshot.states:
             assert change.state is not None
             memory.put(change.key, decode(change.state), change.traceparent, 0)
     newest = await log.last(address.journal)
+    if snapshot is not None and with_archive:
+        now_ms = newest.time_ms if newest is not None else 0
+        memory.archive = await _load_archive(log, address, snapshot, now_ms)
     if newest is not None:
         memory.owner = RawRecord(newest.payload).owner
         at_least = max(at_least, newest.seq)
@@ -132,3 +166,20 @@ async def recall(log: Log, address: Address, actor: Actor, at_least: int = 0) ->
                     if state is not None:
                         memory.recent[change.key] = (state, change.traceparent)
     return memory
+
+
+async def _load_archive(log: Log, address: Address, snapshot: Snapshot, now_ms: int) -> Archive:
+    if snapshot.whole_archive:
+        return Archive.from_rows(snapshot.whole_archive)
+    segments: list[Segment] = []
+    for ref in snapshot.segments:
+        packed = await log.get_snapshot(address.segment(ref.name))
+        if packed is None and ref.expires_ms <= now_ms:
+            continue  # RETENTION has taken it, and nothing in it is younger.
+        if packed is None or name_of(packed) != ref.name:
+            raise DamagedError(
+                f"segment {ref.name} of the archive of {address} is {'gone' if packed is None else 'damaged'}: restore"
+                " the broker from a backup; without it, orders that are finished could be taken for new ones"
+            )
+        segments.append(Segment(packed, ref, is_stored=True))
+    return Archive(segments)

@@ -47,7 +47,7 @@ from runtime.letters import letter_about, order_of, store_letter
 from runtime.log import BrokerLostError, Log, LogError, RefusedError, SupersededError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, fail_asks
 from runtime.past import Past
-from runtime.recall import Address, Memory, recall
+from runtime.recall import Address, Memory, Taken, keep, recall
 from runtime.tail import Tail
 from runtime.tracing import Span, Tracer
 from runtime.views import Views
@@ -455,20 +455,19 @@ class Shard:
             self.mailbox.tell(Due(""))
             await trio.sleep(period_s)
 
-    def _take_snapshot(self) -> bytes:
+    def _take_snapshot(self) -> Taken:
         """All that this shard knows. Called between two groups only: what is decided is not yet known to be so."""
         memory, around = self._memory, self._around
-        memory.archive.forget_before(around.clock.now_ms() - around.retention_ms)
         memory.unsaved = 0
         self._is_snapshotting = True
-        return memory.to_snapshot()
+        return memory.take_snapshot(around.clock.now_ms(), around.retention_ms)
 
-    async def _keep_snapshot(self, taken: bytes) -> None:
+    async def _keep_snapshot(self, taken: Taken) -> None:
         """Store a snapshot, once the views that it implies are written."""
         await self._around.views.wait_written()
         if self._hooks is not None:
             await self._hooks.reach(points.BEFORE_SNAPSHOT)
-        await self._around.log.put_snapshot(self.address.snapshot, taken)
+        await keep(self._around.log, self.address, taken)
         if self._hooks is not None:
             await self._hooks.reach(points.AFTER_SNAPSHOT)
         self._is_snapshotting = False

@@ -20,6 +20,7 @@ from messages.record import (
     RawRecord,
     Record,
     RecordError,
+    SegmentRef,
     Snapshot,
     decode_letter,
     decode_snapshot,
@@ -94,8 +95,19 @@ def test_bytes_that_are_no_letter_are_a_record_error() -> None:
 
 
 def test_a_snapshot_comes_back_as_it_was_written() -> None:
-    snapshot = Snapshot(99, Cursor(98, 1), [Change("o-1", b"packed", "00-y")], b"\x00archive")
+    segments = [SegmentRef("0a", 1), SegmentRef("0b", 2**41)]
+    snapshot = Snapshot(99, Cursor(98, 1), [Change("o-1", b"packed", "00-y")], segments)
     assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
+
+
+def test_a_snapshot_of_the_first_format_is_read_and_a_later_one_refused_by_its_readers() -> None:
+    first = wire_class("Snapshot")(seq=9, read_seq=8, archive=b"\x00archive")
+    decoded = decode_snapshot(frame(first.SerializeToString()))
+    assert decoded == Snapshot(9, Cursor(8), [], [], b"\x00archive")
+    with pytest.raises(RecordError, match="format version 2; this program reads 1"):
+        unframe(encode_snapshot(decoded), 1)
+    with pytest.raises(RecordError, match="format version 3; this program reads 2"):
+        decode_snapshot(frame(first.SerializeToString(), 3))
 
 
 def test_positions_are_ordered_by_record_and_then_by_fact() -> None:
@@ -121,7 +133,9 @@ def test_any_flipped_bit_is_noticed() -> None:
 
 
 def test_any_cut_is_noticed() -> None:
-    sound = encode_snapshot(Snapshot(1, Cursor(1), [Change("o-1", b"packed")], b"archive"))
+    sound = encode_snapshot(
+        Snapshot(1, Cursor(1), [Change("o-1", b"packed")], [SegmentRef("0a", 1)])
+    )
     for cut in range(len(sound)):
         with pytest.raises(RecordError):
             decode_snapshot(sound[:cut])

@@ -8,13 +8,18 @@ from trio.testing import MockClock
 
 from actors import ACTORS, Place, Terms
 from actors.actor import Outcome, Remains
+from actors.order_state import CODES, OrderState, OrderStatus
 from actors.payment import Doing, PaymentState
-from messages.record import Change, Cursor, Record, RecordError, encode_record
-from runtime.log import BrokerLostError
+from messages.codec import wire_class
+from messages.record import Change, Cursor, Record, RecordError, encode_record, frame
+from runtime import archive
+from runtime.log import BrokerLostError, DamagedError
 from runtime.memory import MemoryLog
-from runtime.recall import Address, Memory, recall
+from runtime.recall import Address, Memory, keep, recall
 
 PAYMENT = Address("payment", 0)
+ORDER = Address("order", 0)
+RETENTION_MS = 7 * 86_400_000
 
 
 def payment(order_id: str) -> PaymentState:
@@ -61,7 +66,7 @@ async def test_the_newest_state_of_each_key_counts_and_what_is_forgotten_is_gone
 async def test_a_snapshot_spares_the_records_before_it() -> None:
     log = MemoryLog()
     await append(log, 0, Cursor(1), a=payment("a"))
-    await log.put_snapshot(PAYMENT.snapshot, (await recalled(log)).to_snapshot())
+    await keep(log, PAYMENT, (await recalled(log)).take_snapshot(0, RETENTION_MS))
     await append(log, 1, Cursor(3), b=payment("b"))
     memory = await recalled(log)
     assert (set(memory.live), memory.unsaved, set(memory.recent)) == ({"a", "b"}, 1, {"b"})
@@ -71,7 +76,7 @@ async def test_a_snapshot_spares_the_records_before_it() -> None:
 async def test_a_snapshot_as_new_as_the_journal_is_enough() -> None:
     log = MemoryLog()
     await append(log, 0, Cursor(1), a=payment("a"))
-    await log.put_snapshot(PAYMENT.snapshot, (await recalled(log)).to_snapshot())
+    await keep(log, PAYMENT, (await recalled(log)).take_snapshot(0, RETENTION_MS))
     memory = await recalled(log)
     assert (set(memory.live), memory.recent, memory.unsaved) == ({"a"}, {}, 0)
 
@@ -79,9 +84,9 @@ async def test_a_snapshot_as_new_as_the_journal_is_enough() -> None:
 async def test_a_journal_that_retention_has_emptied_is_continued_from_its_snapshot() -> None:
     log = MemoryLog()
     await append(log, 0, Cursor(1), a=payment("a"))
-    kept = (await recalled(log)).to_snapshot()
+    kept = (await recalled(log)).take_snapshot(0, RETENTION_MS)
     log = MemoryLog()
-    await log.put_snapshot(PAYMENT.snapshot, kept)
+    await keep(log, PAYMENT, kept)
     memory = await recalled(log)
     assert set(memory.live) == {"a"}
     await log.append(PAYMENT.journal, b"the next", expect=memory.seq)
@@ -95,7 +100,8 @@ async def test_damage_is_not_passed_over() -> None:
     await damaged.append(PAYMENT.journal, stored[:-1] + b"\x00")
     with pytest.raises(RecordError, match="checksum"):
         await recalled(damaged)
-    await log.put_snapshot(PAYMENT.snapshot, (await recalled(log)).to_snapshot()[:-1])
+    kept = (await recalled(log)).take_snapshot(0, RETENTION_MS)
+    await log.put_snapshot(PAYMENT.snapshot, kept.snapshot[:-1])
     with pytest.raises(RecordError, match="checksum"):
         await recalled(log)
 
@@ -105,6 +111,115 @@ async def test_a_broker_lost_meanwhile_is_said_so() -> None:
     log.disconnect()
     with pytest.raises(BrokerLostError):
         await recalled(log)
+
+
+# --- the archive, in segments ---
+
+
+class History:
+    """An order shard's memory over many snapshots, and the log that keeps them."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog()
+        self.memory = Memory(ACTORS["order"](Terms(), Place(0, 1)))
+        self.bytes_kept = 0
+
+    def finish(self, numbers: range, at_ms: int = 0) -> None:
+        for n in numbers:
+            status = OrderStatus.CONFIRMED
+            state = OrderState(f"o{n}", "c1", "GBP", 100, (), "tok_ok", n, 0, status, ())
+            self.memory.put(f"o{n}", state, "", at_ms)
+
+    async def keep(self, now_ms: int = 0) -> int:
+        """Take a snapshot and keep it; returns how many bytes that wrote."""
+        taken = self.memory.take_snapshot(now_ms, RETENTION_MS)
+        await keep(self.log, ORDER, taken)
+        return len(taken.snapshot) + sum(len(one.packed) for one in taken.new_segments)
+
+    async def recalled(self, **how: bool) -> Memory:
+        return await recall(self.log, ORDER, self.memory.actor, **how)
+
+    @property
+    def segments(self) -> list[str]:
+        return [name for name in self.log.store.snapshots if "/" in name]
+
+
+async def test_a_snapshot_costs_what_has_finished_since_the_last_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(archive, "SEGMENT_ROWS_MAX", 10_000)
+    history = History()
+    history.finish(range(9_900))
+    assert await history.keep() > 32 * 9_900
+    history.finish(range(9_900, 10_000))
+    assert await history.keep() < 32 * 100 + 6_000  # Rows, and an index of 4 KB.
+    assert await history.keep() < 500
+    memory = await history.recalled()
+    assert len(memory.archive) == 10_000
+    assert [memory.get(f"o{n}") for n in (0, 9_899, 9_999)] == [
+        history.memory.get(f"o{n}") for n in (0, 9_899, 9_999)
+    ]
+
+
+async def test_what_a_snapshot_names_is_there_before_it_and_stays_there() -> None:
+    history = History()
+    history.finish(range(100))
+    await history.keep()
+    old = dict(history.log.store.snapshots)
+    history.finish(range(100, 300))
+    taken = history.memory.take_snapshot(0, RETENTION_MS)
+    history.log.disconnect()
+    with pytest.raises(BrokerLostError):
+        await keep(history.log, ORDER, taken)
+    history.log.reconnect()
+    assert history.log.store.snapshots == old
+    await keep(history.log, ORDER, taken)  # Merged with the first segment, which a zombie may name.
+    assert list(history.log.store.snapshots)[-1] == ORDER.segment(taken.new_segments[0].ref.name)
+    history.log.store.snapshots[ORDER.snapshot] = old[ORDER.snapshot]
+    assert len((await history.recalled()).archive) == 100
+
+
+async def test_a_segment_whose_storing_failed_is_stored_with_the_next_snapshot() -> None:
+    history = History()
+    history.finish(range(100))
+    history.memory.take_snapshot(0, RETENTION_MS)
+    await history.keep()
+    assert len((await history.recalled()).archive) == 100
+
+
+async def test_a_segment_that_is_gone_before_its_time_is_damage_and_afterwards_is_not() -> None:
+    history = History()
+    history.finish(range(100), at_ms=1_000)
+    await history.keep()
+    (name,) = history.segments
+    history.log.store.snapshots[name] += b"more"
+    with pytest.raises(DamagedError, match="damaged"):
+        await history.recalled()
+    assert len((await history.recalled(with_archive=False)).archive) == 0
+    del history.log.store.snapshots[name]
+    with pytest.raises(DamagedError, match="gone"):
+        await history.recalled()
+    history.log.store._now_ms = lambda: 1_000 + RETENTION_MS
+    await history.log.append(ORDER.journal, encode_record(Record("i1/1", 0, Cursor())))
+    assert len((await history.recalled()).archive) == 0
+
+
+async def test_a_snapshot_of_the_first_format_is_read_and_its_archive_known() -> None:
+    history = History()
+    history.finish(range(100))
+    rows = b"".join(history.memory.archive._young)
+    first = wire_class("Snapshot")(seq=0, archive=rows)
+    await history.log.put_snapshot(ORDER.snapshot, frame(first.SerializeToString()))
+    history.memory = await history.recalled()
+    history.finish(range(100, 120))
+    await history.keep()
+    memory = await history.recalled()
+    assert len(memory.archive) == 120
+    confirmed = CODES.index(OrderStatus.CONFIRMED)
+    assert [memory.get(key) for key in ("o7", "o107")] == [
+        Remains(confirmed, 7),
+        Remains(confirmed, 107),
+    ]
 
 
 async def test_finished_orders_are_known_from_snapshot_and_records_alike(

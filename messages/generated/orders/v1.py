@@ -90,8 +90,24 @@ class Snapshot(betterproto.Message):
     read_seq: int = betterproto.uint64_field(2)
     read_skip: int = betterproto.uint32_field(3)
     states: List["StateChange"] = betterproto.message_field(4)
-    # The archive of finished keys, in its own packing.
+    # The archive of finished keys as the first format had it: whole. Read, and
+    # no longer written.
     archive: bytes = betterproto.bytes_field(5)
+    # The archive: sealed segments, each an object of its own, oldest first.
+    segments: List["SegmentRef"] = betterproto.message_field(6)
+
+
+@dataclass
+class SegmentRef(betterproto.Message):
+    """
+    A sealed part of an archive, stored beside the snapshots of its shard.
+    """
+
+    # The checksum of its bytes, in hexadecimal digits.
+    name: str = betterproto.string_field(1)
+    # When the youngest key in it is older than RETENTION, in milliseconds since
+    # 1970: it may be gone from then on.
+    expires_ms: int = betterproto.uint64_field(2)
 
 
 @dataclass
