@@ -3,7 +3,7 @@
 The shard itself does this when it starts, and so does every reader that wants a shard's state with no instance running.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -169,11 +169,24 @@ async def recall(
 
 
 async def _load_archive(log: Log, address: Address, snapshot: Snapshot, now_ms: int) -> Archive:
+    names = [address.segment(ref.name) for ref in snapshot.segments]
+    stored = {name: await log.get_snapshot(name) for name in names}
+    return open_archive(address, snapshot, stored, now_ms)
+
+
+def open_archive(
+    address: Address, snapshot: Snapshot, stored: Mapping[str, bytes | None], now_ms: int
+) -> Archive:
+    """The archive that a snapshot names, out of what is stored beside it, by name.
+
+    Raises:
+        DamagedError: a segment is damaged, or gone before its time.
+    """
     if snapshot.whole_archive:
         return Archive.from_rows(snapshot.whole_archive)
     segments: list[Segment] = []
     for ref in snapshot.segments:
-        packed = await log.get_snapshot(address.segment(ref.name))
+        packed = stored.get(address.segment(ref.name))
         if packed is None and ref.expires_ms <= now_ms:
             continue  # RETENTION has taken it, and nothing in it is younger.
         if packed is None or name_of(packed) != ref.name:
