@@ -27,8 +27,21 @@ class AskFailedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Wake:
+    """Look at a key again: arm the deadline and issue the call that its state asks for, as after a restart.
+
+    For when one of them was set aside. What is armed or under way stays so.
+    """
+
+    key: str
+
+
+Content = Envelope | Letter | Wake
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
-    """One fact from the log, or a letter where it could not be read.
+    """One fact from the log, or a letter where it could not be read, or the wish to look at a key again.
 
     `index` is its place in its record, `ordinal` its place among those for this shard, `is_last` whether none follows.
     """
@@ -37,7 +50,7 @@ class Delivery:
     index: int
     ordinal: int
     is_last: bool
-    content: Envelope | Letter
+    content: Content
 
     @property
     def after(self) -> Cursor:
@@ -70,7 +83,7 @@ class Ask:
         return self.answer
 
 
-Item = Delivery | Ask | CallAnswered | Due
+Item = Delivery | Ask | CallAnswered | Due | Wake
 
 
 class Mailbox:
@@ -78,7 +91,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._deliveries: deque[Delivery] = deque()
-        self._urgent: deque[Ask | CallAnswered | Due] = deque()
+        self._urgent: deque[Ask | CallAnswered | Due | Wake] = deque()
         self._filled = trio.Event()
         self._drained = trio.Event()
         self._asks = 0
@@ -114,7 +127,7 @@ class Mailbox:
         self._asks += 1
         self.tell(ask)
 
-    def tell(self, item: Ask | CallAnswered | Due) -> None:
+    def tell(self, item: Ask | CallAnswered | Due | Wake) -> None:
         self._urgent.append(item)
         self._filled.set()
 

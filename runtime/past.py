@@ -1,4 +1,4 @@
-"""What one incarnation of a shard leaves to the next: whether we owned it, and which facts it died of.
+"""What one incarnation of a shard leaves to the next: whether we owned it, what it died of, what it set aside.
 
 In memory only: after a new start of the process everything is tried afresh.
 """
@@ -10,6 +10,10 @@ from runtime.mailbox import Ask, Delivery, Item
 
 ATTEMPTS_MAX = 3  # Each is a restart: three poisonous facts in a minute stay below the default intensity of 10.
 REMEMBERED_MAX = 1_000  # Suspects at a time; asks that were never repeated leave theirs behind.
+PAUSE_MIN_S = 60.0  # A key whose deadline or call was set aside is looked at again after so long,
+PAUSE_MAX_S = (
+    3600.0  # twice that the next time, and so on up to this: each look may be three restarts.
+)
 
 Identity = tuple[str | int, ...]
 
@@ -20,6 +24,7 @@ class Past:
     def __init__(self) -> None:
         self.owned_before = False
         self._failures: OrderedDict[Identity, list[str]] = OrderedDict()
+        self._burials: OrderedDict[Identity, int] = OrderedDict()
         self._careful_until = Cursor()
 
     def note(self, item: Item, error: Exception) -> None:
@@ -52,10 +57,19 @@ class Past:
             return False
         return len(self._failures.get(_identity(item), ())) >= ATTEMPTS_MAX
 
-    def forget(self, item: Item) -> tuple[int, str]:
-        """How often this failed, and each time's reason; it is set aside now."""
-        failures = self._failures.pop(_identity(item), [])
+    def reasons(self, item: Item) -> tuple[int, str]:
+        """How often this failed, and each time's reason."""
+        failures = self._failures.get(_identity(item), [])
         return len(failures), "; ".join(failures)
+
+    def bury(self, item: Item) -> float:
+        """Forget what has been set aside, and durably so; return after how long its key is worth another look."""
+        identity = _identity(item)
+        self._failures.pop(identity, None)
+        times = self._burials[identity] = self._burials.pop(identity, 0) + 1
+        if len(self._burials) > REMEMBERED_MAX:
+            self._burials.popitem(last=False)
+        return min(PAUSE_MAX_S, PAUSE_MIN_S * (1 << min(times - 1, 10)))
 
 
 def _identity(item: Item) -> Identity:

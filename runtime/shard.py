@@ -45,7 +45,7 @@ from runtime.faults.hooks import ShardHooks
 from runtime.gateway import Gateway
 from runtime.letters import letter_about, order_of, store_letter
 from runtime.log import BrokerLostError, Log, LogError, RefusedError, SupersededError
-from runtime.mailbox import Ask, Delivery, Item, Mailbox, fail_asks
+from runtime.mailbox import Ask, Delivery, Item, Mailbox, Wake, fail_asks
 from runtime.past import Past
 from runtime.recall import Address, Memory, Taken, keep, recall
 from runtime.tail import Tail
@@ -95,6 +95,8 @@ class _Group:
     letters: list[Letter] = field(default_factory=list)
     answers: list[tuple[Ask, Answer]] = field(default_factory=list)
     answered: list[CallAnswered] = field(default_factory=list)
+    buried: list[Item] = field(default_factory=list)
+    woken: list[str] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     bytes_so_far: int = 0
     can_wait: bool = True
@@ -291,6 +293,8 @@ class Shard:
         match item:
             case Delivery(content=Letter() as letter):
                 group.bury(letter)
+            case Wake(key=key) | Delivery(content=Wake(key=key)):
+                group.woken.append(key)
             case Delivery(content=Envelope() as sent):
                 trace = (sent.traceparent, sent.tracestate)
                 self._react(group, item, sent.fact, now_ms, trace)
@@ -357,7 +361,8 @@ class Shard:
 
     def _bury(self, group: _Group, item: Item, heard: Heard, traceparent: str) -> None:
         """Set aside what has failed too often, in the record that moves past it."""
-        attempts, reason = self._past.forget(item)
+        attempts, reason = self._past.reasons(item)
+        group.buried.append(item)
         letter = letter_about(item, heard, traceparent, reason)
         group.bury(msgspec.structs.replace(letter, attempts=attempts, retryable=True))
         if isinstance(item, Ask):
@@ -413,8 +418,19 @@ class Shard:
             if state is not None:
                 trace = group.changes[key].traceparent
                 self._around.views.put(key, self._actor, state, trace)
+        for item in group.buried:
+            pause_s = self._past.bury(item)
+            if isinstance(item, CallAnswered | Due):
+                self._nursery.start_soon(self._wake_later, item.key, pause_s)
+        for key in group.woken:
+            self._follow_up(key, self._memory.live.get(key))
         for ask, answer in group.answers:
             ask.resolve(answer)
+
+    async def _wake_later(self, key: str, pause_s: float) -> None:
+        """Its deadline or its call has been set aside, and no fact may ever come to move its state on."""
+        await trio.sleep(pause_s)
+        self.mailbox.tell(Wake(key))
 
     def _end_calls(self, answered: list[CallAnswered]) -> None:
         """A call is over when its answer has been heard, not when it has come: until then it is not issued again."""

@@ -10,7 +10,7 @@ from runtime.faults.injector import Effect, Faults
 from runtime.faults.points import Point
 from runtime.letters import order_of
 from runtime.log import Entry
-from runtime.mailbox import Ask, Delivery, Item
+from runtime.mailbox import Ask, Delivery, Item, Wake
 from runtime.past import Past
 from runtime.recall import INTAKE, JOURNALS, LETTERS, Address
 
@@ -92,6 +92,8 @@ def _about(item: Item) -> tuple[str, str]:
             return _named(fact)
         case CallAnswered() | Due():
             return _named(item)
+        case Wake(key=key) | Delivery(content=Wake(key=key)):
+            return Wake.__name__, key.removeprefix("order:")
     raise AssertionError(item)
 
 

@@ -4,14 +4,14 @@ from actors.actor import Due
 from messages.generated.orders.v1 import CancelAsked, StockCounted
 from messages.record import Cursor, Envelope
 from runtime.mailbox import Ask, Delivery
-from runtime.past import ATTEMPTS_MAX, REMEMBERED_MAX, Past
+from runtime.past import ATTEMPTS_MAX, PAUSE_MAX_S, PAUSE_MIN_S, REMEMBERED_MAX, Past
 
 
 def delivery(seq: int, index: int = 0) -> Delivery:
     return Delivery(seq, index, index, True, Envelope(CancelAsked("o"), "o"))
 
 
-def test_a_fact_is_spent_after_its_attempts_and_forgotten_with_all_reasons() -> None:
+def test_a_fact_is_spent_after_its_attempts_and_forgotten_once_it_is_buried() -> None:
     past = Past()
     for number in range(ATTEMPTS_MAX):
         assert not past.is_spent(delivery(5))
@@ -19,11 +19,21 @@ def test_a_fact_is_spent_after_its_attempts_and_forgotten_with_all_reasons() -> 
     assert past.is_spent(delivery(5))
     assert not past.is_spent(delivery(5, index=1))
     assert not past.is_spent(delivery(6))
-    assert past.forget(delivery(5)) == (
+    assert past.reasons(delivery(5)) == (
         3,
         "ValueError: no. 0; ValueError: no. 1; ValueError: no. 2",
     )
+    assert past.is_spent(delivery(5))
+    past.bury(delivery(5))
     assert not past.is_spent(delivery(5))
+
+
+def test_what_is_buried_again_and_again_is_looked_at_ever_more_seldom() -> None:
+    past = Past()
+    pauses_s = [past.bury(Due("o1")) for _ in range(20)]
+    assert pauses_s[:3] == [PAUSE_MIN_S, 2 * PAUSE_MIN_S, 4 * PAUSE_MIN_S]
+    assert pauses_s[-1] == PAUSE_MAX_S
+    assert past.bury(Due("o2")) == PAUSE_MIN_S
 
 
 def test_after_a_failure_facts_are_taken_one_by_one_until_the_bad_one_is_passed() -> None:
@@ -75,7 +85,7 @@ def test_an_exception_that_cannot_speak_is_noted_all_the_same() -> None:
     past = Past()
     past.note(delivery(1), MuteError())
     past.note(delivery(1), ValueError("x" * 9_999))
-    attempts, reasons = past.forget(delivery(1))
+    attempts, reasons = past.reasons(delivery(1))
     assert attempts == 2
     assert reasons.startswith("MuteError: (no text: RuntimeError); ValueError: xxx")
     assert len(reasons) < 600

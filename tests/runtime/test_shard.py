@@ -9,9 +9,10 @@ import trio
 from trio.testing import MockClock
 
 from actors import ACTORS
-from actors.actor import Heard, Outcome, States, Step
+from actors.actor import CallAnswered, Due, Heard, Outcome, States, Step
 from actors.order import OrderActor
 from actors.order_state import TERMINAL
+from actors.payment import PaymentActor
 from messages.generated.orders.v1 import Line, OrderOpened, StockRefused
 from messages.record import Cursor, Envelope, RawRecord, Record, encode_record
 from messages.routing import shard_of
@@ -23,7 +24,7 @@ from runtime.log import BrokerLostError, SupersededError
 from runtime.mailbox import Ask, AskFailedError
 from runtime.memory import MemoryLog
 from runtime.past import ATTEMPTS_MAX
-from runtime.recall import Address
+from runtime.recall import LETTERS, Address
 from runtime.simulator import Simulator
 from supervisors import ChildCrashed
 
@@ -356,6 +357,63 @@ async def test_three_poisonous_facts_in_one_record_are_buried_one_after_the_othe
     await trio.sleep(30)
     assert sorted(letter.correlation_id for letter in shop.letters()) == sorted(bad)
     assert _crashes(shop) == 3 * ATTEMPTS_MAX
+
+
+class Moody(PaymentActor):
+    """Cannot bear to hear of some things until its mood is better."""
+
+    unbearable: tuple[type, ...] = ()
+
+    def react(self, states: States, heard: Heard, now_ms: int) -> Step:
+        if isinstance(heard, self.unbearable):
+            raise ValueError(f"cannot bear {type(heard).__name__}")
+        return super().react(states, heard, now_ms)
+
+
+@pytest.mark.parametrize("unbearable", [CallAnswered, Due])
+async def test_a_key_whose_deadline_or_answer_was_buried_is_looked_at_again_without_a_restart(
+    shop: Any, unbearable: type, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Moody, "unbearable", (unbearable,))
+    monkeypatch.setitem(
+        ACTORS,
+        "payment",
+        lambda terms, _: Moody(
+            deadline_ms=terms.payment_deadline_ms, settle_ms=terms.payment_settle_ms
+        ),
+    )
+    await shop.process.stop()
+    provider = Unreachable(shop.simulator) if unbearable is Due else shop.simulator
+    await shop.start(provider=provider)
+    await shop.place("o1")
+    while not shop.letters():  # noqa: ASYNC110  # The store tells nobody.
+        await trio.sleep(1)
+    crashes = _crashes(shop)
+    (letter,) = shop.letters()
+    assert (letter.type, letter.correlation_id) == (unbearable.__name__, "o1")
+    monkeypatch.setattr(Moody, "unbearable", ())
+    await shop.wait_status("o1", *TERMINAL)
+    assert _crashes(shop) == crashes
+    assert shop.taken_minor("o1") == (0 if unbearable is Due else 100)
+
+
+async def test_what_was_about_to_be_buried_when_the_broker_went_is_buried_by_the_next_incarnation(
+    shop: Any, touchy: type[Touchy], autojump_clock: MockClock
+) -> None:
+    """It has had its attempts: it gets no more of them."""
+    touchy.unbearable = frozenset({("OrderCreated", "bad")})
+
+    async def lose_one_letter(subject: str, _: bytes) -> None:
+        if subject.startswith(LETTERS):
+            shop.process.log.before_append = None
+            raise BrokerLostError("the letter was lost on its way")
+
+    shop.process.log.before_append = lose_one_letter
+    await shop.publish("bad", bytes(shop.order("bad")))
+    await trio.sleep(30)
+    (letter,) = shop.letters()
+    assert letter.attempts == ATTEMPTS_MAX
+    assert _crashes(shop) == ATTEMPTS_MAX + 1
 
 
 # --- deadlines
