@@ -1,0 +1,143 @@
+"""Every legal life of an order, as one table: what it is, what happened, what it may become.
+
+Written from the published conversation and not from the actor's code, so that the two are held against each other. An
+order that is `withdrawn` has its cancel decided and its payment being undone; its public status does not say so.
+"""
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+
+from actors.order_state import TERMINAL, Event, OrderState, OrderStatus
+
+
+class Stand(StrEnum):
+    """Where an order stands, finer than its status."""
+
+    NOWHERE = ""
+    PENDING = "pending"
+    RESERVED = "reserved"
+    WITHDRAWN = "reserved, withdrawn"
+    PARKED = "needs_attention"
+    PARKED_WITHDRAWN = "needs_attention, withdrawn"
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+
+
+_S = Stand
+
+MOVES: dict[Stand, dict[str, tuple[Stand, ...]]] = {
+    _S.NOWHERE: {"OrderCreated": (_S.PENDING, _S.REJECTED)},
+    _S.PENDING: {
+        "StockReserved": (_S.RESERVED,),
+        "StockRefused": (_S.REJECTED,),
+        "CancelAsked": (_S.CANCELLED,),
+        "DeadlinePassed": (_S.CANCELLED,),
+    },
+    _S.RESERVED: {
+        "PaymentTaken": (_S.CONFIRMED,),
+        "PaymentRefused": (_S.REJECTED, _S.CANCELLED),
+        "PaymentUnknown": (_S.PARKED,),
+        "CancelAsked": (_S.WITHDRAWN,),
+        "DeadlinePassed": (_S.WITHDRAWN,),
+    },
+    _S.WITHDRAWN: {
+        "PaymentRefunded": (_S.CANCELLED,),
+        "PaymentVoided": (_S.CANCELLED,),
+        "PaymentRefused": (_S.CANCELLED,),
+        "PaymentUnknown": (_S.PARKED_WITHDRAWN,),
+    },
+    _S.PARKED: {
+        "PaymentTaken": (_S.CONFIRMED,),
+        "PaymentRefused": (_S.REJECTED, _S.CANCELLED),
+        "PaymentUnknown": (_S.PARKED,),
+        "CancelAsked": (_S.PARKED_WITHDRAWN,),
+        "RetryAsked": (_S.RESERVED,),
+    },
+    _S.PARKED_WITHDRAWN: {
+        "PaymentRefunded": (_S.CANCELLED,),
+        "PaymentVoided": (_S.CANCELLED,),
+        "PaymentRefused": (_S.CANCELLED,),
+        "PaymentUnknown": (_S.PARKED_WITHDRAWN,),
+        "CancelAsked": (_S.WITHDRAWN,),
+        "RetryAsked": (_S.WITHDRAWN,),
+    },
+    _S.CONFIRMED: {},
+    _S.REJECTED: {},
+    _S.CANCELLED: {},
+}
+
+STATUS: dict[Stand, OrderStatus] = {
+    _S.PENDING: OrderStatus.PENDING,
+    _S.RESERVED: OrderStatus.RESERVED,
+    _S.WITHDRAWN: OrderStatus.RESERVED,
+    _S.PARKED: OrderStatus.NEEDS_ATTENTION,
+    _S.PARKED_WITHDRAWN: OrderStatus.NEEDS_ATTENTION,
+    _S.CONFIRMED: OrderStatus.CONFIRMED,
+    _S.REJECTED: OrderStatus.REJECTED,
+    _S.CANCELLED: OrderStatus.CANCELLED,
+}
+
+# Every move as (stand, event, status) -> stand: what a history line says, looked up at once.
+_BY_LINE = {
+    (start, event, STATUS[end]): end
+    for start, moves in MOVES.items()
+    for event, ends in moves.items()
+    for end in ends
+}
+_WITHDRAWN = frozenset({Stand.WITHDRAWN, Stand.PARKED_WITHDRAWN})
+
+FIXED = (
+    "order_id",
+    "customer_id",
+    "currency",
+    "total_minor",
+    "items",
+    "payment_token",
+    "digest",
+)
+"""What an order was placed with never changes."""
+
+
+def follow(stand: Stand, lines: Sequence[Event]) -> tuple[Stand, str]:
+    """Where an order stands after these lines of history, and what was illegal about them; empty where nothing was."""
+    for line in lines:
+        reached = _BY_LINE.get((stand, line.event, line.status))
+        if reached is None:
+            illegal = f"{stand or 'nothing'} -{line.event}-> {line.status} is no legal move"
+            return _stand_of(line.status, withdrawn=stand in _WITHDRAWN), illegal
+        stand = reached
+    return stand, ""
+
+
+def stand_of(state: OrderState) -> Stand:
+    """Where a state that is already under way stands."""
+    return _stand_of(state.status, withdrawn=state.withdrawn)
+
+
+def find_faults(stand: Stand, state: OrderState) -> Iterator[str]:
+    """What a state contradicts in itself, given where its history has led."""
+    if state.history and state.history[-1].status is not state.status:
+        yield f"its status is {state.status}, its history ends with {state.history[-1].status}"
+    # Once cancelled, having been withdrawn no longer matters.
+    elif state.status not in TERMINAL and stand_of(state) is not stand:
+        yield f"it says {stand_of(state)}, its history leads to {stand}"
+    if sum(line.status in TERMINAL for line in state.history) > 1:
+        yield "more than one terminal status stands in its history"
+
+
+def find_changes(before: OrderState, after: OrderState) -> Iterator[str]:
+    """What must never change from one stored state to the next, and did."""
+    for name in FIXED:
+        if getattr(before, name) != getattr(after, name):
+            yield f"{name} changed from {getattr(before, name)!r} to {getattr(after, name)!r}"
+    if after.history[: len(before.history)] != before.history:
+        yield "its history was rewritten: what stood there before no longer begins it"
+
+
+def _stand_of(status: OrderStatus, *, withdrawn: bool) -> Stand:
+    if withdrawn and status is OrderStatus.RESERVED:
+        return Stand.WITHDRAWN
+    if withdrawn and status is OrderStatus.NEEDS_ATTENTION:
+        return Stand.PARKED_WITHDRAWN
+    return next(stand for stand, public in STATUS.items() if public is status)

@@ -1,0 +1,84 @@
+"""The history: all that the log says, taken in once and in order, each part by the book that keeps it.
+
+What can be judged only at the moment (stock at every record, one owner after another) is judged here and kept as a
+finding; the checks judge the rest at the end.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from messages.record import RawRecord, RecordError
+from runtime.audit.causes import Causes
+from runtime.audit.orders import Orders
+from runtime.audit.owners import Owners
+from runtime.audit.report import Finding
+from runtime.audit.saved import Saved
+from runtime.audit.shelves import Shelves
+from runtime.log import Entry
+from runtime.recall import INTAKE, JOURNALS, LETTERS, Address
+
+_JOURNAL = f"{JOURNALS}."
+_INTAKE = f"{INTAKE}."
+_LETTERS = f"{LETTERS}."
+
+
+class History:
+    """Add every entry of the log, oldest first; then `audit` it.
+
+    `counts` are the shards of each actor, where known: then keys in the wrong shard are seen. `snapshots` are those of
+    the snapshot store, by name, read before the log is.
+    """
+
+    def __init__(
+        self, counts: Mapping[str, int] | None = None, snapshots: Mapping[str, bytes] | None = None
+    ) -> None:
+        self.orders = Orders()
+        self.shelves = Shelves()
+        self.owners = Owners(counts or {})
+        self.causes = Causes()
+        self.saved = Saved(snapshots or {})
+        self.unreadable: list[Finding] = []
+        self.entries = self.records = 0
+        self.first_seq = self.last_seq = 0
+        self.first_ms = self.last_ms = 0
+
+    def add_all(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: Entry) -> None:
+        """Take in the next entry, whatever its subject."""
+        if not self.entries:
+            self.first_seq, self.first_ms = entry.seq, entry.time_ms
+        self.entries += 1
+        self.last_seq, self.last_ms = entry.seq, entry.time_ms
+        subject = entry.subject
+        if subject.startswith(_JOURNAL):
+            self._add_record(entry)
+        elif subject.startswith(_INTAKE):
+            self.causes.take_intake(entry, subject.removeprefix(_INTAKE))
+        elif not subject.startswith(_LETTERS):
+            self.causes.take_foreign(entry)
+
+    @property
+    def is_whole(self) -> bool:
+        """False where RETENTION has taken the beginning of the log."""
+        return self.first_seq <= 1
+
+    def _add_record(self, entry: Entry) -> None:
+        _, _, actor, number = entry.subject.split(".")
+        address = Address(actor, int(number))
+        try:
+            record = RawRecord(entry.payload)
+        except RecordError as error:
+            self.unreadable.append(Finding("I5", str(address), f"{error}", entry.seq))
+            return
+        self.records += 1
+        states = record.states
+        self.owners.take(address, entry, record, states)
+        match actor:
+            case "order":
+                self.orders.take(address, entry, states)
+            case "inventory":
+                self.shelves.take(address, entry, states)
+        self.causes.take_record(address, entry, record.facts)
+        self.saved.take(address, entry, states)

@@ -1,0 +1,37 @@
+"""Files of JSON lines, as evidence comes in: read one by one, a line cut short by a crash at the end left out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class LinesError(Exception):
+    """This file is not what it is given as; the message says where."""
+
+    exit_code = 2  # Wrong usage, as far as the command line is concerned.
+
+
+def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
+    """The lines of a file, each as one `kind`.
+
+    Raises:
+        LinesError: the file cannot be read, or a line is not such a thing.
+    """
+    decode = msgspec.json.Decoder(kind).decode
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    return  # Its writer died within it; nobody was told of it.
+                try:
+                    yield decode(line)
+                except msgspec.MsgspecError as error:
+                    raise LinesError(
+                        f"{path}, line {number} is no {kind.__name__}: {error}"
+                    ) from error
+    except OSError as error:
+        raise LinesError(f"{path} cannot be read: {error.strerror}") from error
