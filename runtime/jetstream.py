@@ -14,11 +14,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from runtime import jetstream_snapshots, jetstream_streams
+from runtime import jetstream_snapshots
 from runtime.bridge import Bridge
 from runtime.jetstream_api import FENCE, FENCE_SUBJECT, Api, own_headers
 from runtime.jetstream_reader import JetStreamReader
-from runtime.jetstream_streams import EVENTS, VIEWS, Layout, StreamMismatchError
+from runtime.jetstream_streams import (
+    EVENTS,
+    VIEWS,
+    Layout,
+    StreamLostError,
+    StreamMismatchError,
+    Streams,
+)
 from runtime.log import (
     HEADER_BYTES_MAX,
     Entry,
@@ -29,7 +36,7 @@ from runtime.log import (
     check_subject,
 )
 
-__all__ = ["JetStreamLog", "Layout", "StreamMismatchError"]
+__all__ = ["JetStreamLog", "Layout", "StreamLostError", "StreamMismatchError"]
 
 BATCH_MAX: Final = 1_000  # The server's own limit.
 # An fsync a put, against one fsync and a fixed cost a batch. Measured with `sync_interval: always`
@@ -49,21 +56,26 @@ class JetStreamLog:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._api = Api(bridge)
+        self._streams = Streams(self._api)
         self._me = (
             uuid.uuid4().hex.encode()
         )  # Tells a renewal whose answer was lost from another's claim.
         self._claim_seq: int | None = None
 
-    async def prepare(self, layout: Layout) -> None:
-        """Create the streams at the very first start, verify them at every other.
+    async def prepare(self, layout: Layout, *, accept_loss: bool = False) -> None:
+        """Create the streams at the very first start, verify them at every other; see `Streams.prepare`.
 
         Raises:
-            StreamMismatchError: they are not what `layout` says; nothing was changed.
+            StreamMismatchError: they are not what `layout` says, or were lost; nothing was changed.
             BrokerConfigError: this broker has no JetStream for us.
             BrokerLostError: not connected, or JetStream is not up yet.
 
         """
-        await jetstream_streams.prepare(self._api, layout)
+        await self._streams.prepare(layout, accept_loss=accept_loss)
+
+    async def verify(self) -> None:
+        """Look whether the streams are still those that were prepared. Raises like `prepare`."""
+        await self._streams.verify()
 
     @property
     def payload_bytes_max(self) -> int:
@@ -98,19 +110,24 @@ class JetStreamLog:
         message = await self._api.newest(EVENTS, subject)
         if message is None:
             return None
-        headers = message.headers
-        stored = datetime.fromisoformat(headers["Nats-Time-Stamp"])
+        stored = datetime.fromisoformat(message.time)
         return Entry(
-            seq=int(headers["Nats-Sequence"]),
+            seq=message.seq,
             subject=subject,
             payload=message.payload,
             time_ms=(stored - _EPOCH) // timedelta(milliseconds=1),
-            headers=own_headers(message),
+            headers=own_headers(message.header),
         )
 
+    async def first_seq(self) -> int:
+        return max(1, await self._state("first_seq"))
+
     async def last_seq(self) -> int:
+        return await self._state("last_seq")
+
+    async def _state(self, what: str) -> int:
         info = await self._api.call(f"STREAM.INFO.{EVENTS}")
-        seq: int = info["state"]["last_seq"]
+        seq: int = info["state"][what]
         return seq
 
     async def put_snapshot(self, name: str, data: bytes) -> None:
@@ -125,7 +142,7 @@ class JetStreamLog:
         if self._claim_seq is not None:
             if newest is not None and newest.payload != self._me:
                 raise FencedError("the views of orders have been claimed by another client since")
-            headers[FENCE] = newest.headers["Nats-Sequence"] if newest is not None else "0"
+            headers[FENCE] = str(newest.seq) if newest is not None else "0"
         self._claim_seq = await self._api.publish(CLAIM, self._me, headers)
 
     async def put_views(self, views: Mapping[str, bytes]) -> None:
@@ -142,7 +159,7 @@ class JetStreamLog:
     async def get_view(self, order_id: str) -> bytes | None:
         check_key(order_id)
         message = await self._api.newest(VIEWS, f"$KV.orders.{order_id}")
-        if message is None or "KV-Operation" in message.headers:  # Deleted, by some other tool.
+        if message is None or b"KV-Operation" in message.header:  # Deleted, by some other tool.
             return None
         return message.payload
 

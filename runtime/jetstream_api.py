@@ -1,18 +1,21 @@
 """JetStream's own requests and answers: JSON over request and reply, with its errors in our words."""
 
+import base64
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from runtime.bridge import Bridge
-from runtime.link import Message
+from runtime.link import Message, decode_headers
 from runtime.log import BrokerConfigError, BrokerLostError, FencedError, LogError, RefusedError
 
 FENCE: Final = "Nats-Expected-Last-Subject-Sequence"
 FENCE_SUBJECT: Final = f"{FENCE}-Subject"  # The fence stands there instead of on the message's own.
 STREAM_NOT_FOUND: Final = 10059
+_NO_MESSAGE: Final = 10037
 _WRONG_LAST_SEQUENCE: Final = {10071, 10164}
 _NOT_ENABLED: Final = {10039, 10076}  # JetStream is off for the account, for the server.
 _FULL: Final = {10023, 10028, 10047}  # Resources, memory, storage: nothing was stored.
@@ -41,11 +44,23 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One message as a stream has it; `time` is RFC 3339, `header` the raw block."""
+
+    seq: int
+    time: str
+    header: bytes
+    payload: bytes
+
+
 class Api:
     """The JetStream API over a bridge."""
 
     def __init__(self, bridge: Bridge) -> None:
         self.bridge = bridge
+        self.has_replicas = True
+        """Until known otherwise: then any of them answers a direct read, also one that lags behind."""
 
     async def publish(
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None
@@ -86,21 +101,39 @@ class Api:
         _check_served(message, operation)
         return _decode_answer(message.payload).error, msgspec.json.decode(message.payload)
 
-    async def newest(self, stream: str, subject: str) -> Message | None:
-        """The newest message on a subject, as it was stored, with `Nats-` headers about it."""
+    async def newest(self, stream: str, subject: str) -> Stored | None:
+        """The newest message on a subject; where there are replicas, as their leader has it.
+
+        One that lags would show a predecessor's record for ours, and an order that was accepted as unknown.
+        """
+        if self.has_replicas:
+            return await self._newest_of_leader(stream, subject)
         operation = f"DIRECT.GET.{stream}.{subject}"
         message = await self.bridge.request(f"$JS.API.{operation}")
         if message.status == 404:
             return None
         _check_served(message, operation)
-        return message
+        headers = message.headers
+        seq, time = int(headers["Nats-Sequence"]), headers["Nats-Time-Stamp"]
+        return Stored(seq, time, message.header, message.payload)
+
+    async def _newest_of_leader(self, stream: str, subject: str) -> Stored | None:
+        operation = f"STREAM.MSG.GET.{stream}"
+        error, answer = await self.try_call(operation, {"last_by_subj": subject})
+        if error is not None:
+            if error.err_code == _NO_MESSAGE:
+                return None
+            raise translated(error, operation)
+        message = answer["message"]
+        header, payload = (base64.b64decode(message.get(part, "")) for part in ("hdrs", "data"))
+        return Stored(message["seq"], message["time"], header, payload)
 
 
-def own_headers(message: Message) -> Mapping[str, str]:
+def own_headers(header: bytes) -> Mapping[str, str]:
     """The headers that came with the append, less those that were for the broker or are from it."""
-    if _ONLY_FENCED.fullmatch(message.header):
+    if _ONLY_FENCED.fullmatch(header):
         return _NO_HEADERS  # Every record of a journal: not worth 5 us each.
-    headers = message.headers.items()
+    headers = decode_headers(header).items()
     return {name: value for name, value in headers if not name.lower().startswith("nats-")}
 
 

@@ -189,7 +189,7 @@ class _Consumer:
                 message.subject.decode("utf-8", "replace"),
                 message.payload,
                 int(time_ns) // 1_000_000,
-                own_headers(message),
+                own_headers(message.header),
             )
         )
 

@@ -1,12 +1,19 @@
-"""What the streams have to look like: created once, verified at every start, never repaired.
+"""What the streams have to look like: created once, verified at every start and while we run, never repaired.
 
 A stream that has drifted (another retention, a replica lost, rollups allowed) may have lost what
 we rely on. What it is and what it should be is told to a person, who decides.
+
+All three carry one id in their metadata, made up at the first start: so streams of different logs
+are not taken for one, and a backup, which keeps metadata, is. The log is created last: without it,
+companions that hold something are what is left of a log that was lost.
 """
 
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+import trio
 
 from runtime.jetstream_api import STREAM_NOT_FOUND, Api, translated
 from runtime.log import BrokerConfigError, BrokerLostError
@@ -14,12 +21,23 @@ from runtime.log import BrokerConfigError, BrokerLostError
 EVENTS: Final = "ORDERS"
 VIEWS: Final = "KV_orders"
 SNAPSHOTS: Final = "OBJ_snapshots"
+NAMES: Final = (SNAPSHOTS, VIEWS, EVENTS)
 DUPLICATE_WINDOW_S: Final = 1  # As good as none: the fence tells duplicates, for ever.
-_SHARDS: Final = "orders.shards."  # Prefix of the stream's metadata, one entry an actor.
+LOOKS: Final = (
+    4  # At a stream that seems gone: a cluster that has just come up may not know it yet.
+)
+LOOK_AGAIN_S: Final = 0.5
+_OURS: Final = "orders."  # Prefix of what we keep in a stream's metadata.
+_LOG_ID: Final = f"{_OURS}log"
+_SHARDS: Final = f"{_OURS}shards."  # One entry an actor, in the log's.
 
 
 class StreamMismatchError(BrokerConfigError):
     """A stream is there and is not what this configuration needs."""
+
+
+class StreamLostError(StreamMismatchError):
+    """A stream that we had is gone, or another one stands in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +49,115 @@ class Layout:
     shards: Mapping[str, int]
 
 
-async def prepare(api: Api, layout: Layout) -> None:
-    """Create what does not exist, and verify the rest.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A stream as the broker describes it."""
 
-    Raises:
-        StreamMismatchError: a stream differs, or went missing from among its companions.
-        BrokerConfigError: there is no JetStream for us.
+    config: Mapping[str, Any]
+    messages: int = 0
+    subjects: int = 0
+    last_seq: int = 0
 
-    """
-    wanted = {config["name"]: config for config in _configs(layout)}
-    found = {name: await _find(api, name) for name in wanted}
-    if found[EVENTS] is None and any(found.values()):
-        left = " and ".join(name for name, config in found.items() if config)
-        raise StreamMismatchError(
-            f"stream {EVENTS} is gone, but {left} are still there: the orders are lost unless you"
-            f" restore it from a backup; to start with nothing, delete {left} too"
-        )
-    for name, config in wanted.items():
-        there = found[name] or (await api.call(f"STREAM.CREATE.{name}", config))["config"]
-        if differences := list(_differences(config, there)):
-            raise StreamMismatchError(
-                f"stream {name} is not as configured: {'; '.join(differences)}."
-                " Configure what is there, or change the stream knowingly (nats stream edit)"
+    @property
+    def log_id(self) -> str:
+        return str((self.config.get("metadata") or {}).get(_LOG_ID, ""))
+
+
+_Streams = Mapping[str, _Found]
+
+
+class Streams:
+    """The streams as one process knows them: once prepared, they may only grow."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._layout: Layout | None = None
+        self._log_id = ""
+        self._last_seq = 0
+
+    async def prepare(self, layout: Layout, *, accept_loss: bool = False) -> None:
+        """Create the streams at the very first start; verify them at every other.
+
+        With `accept_loss` companions of the log that are gone are made anew, empty.
+
+        Raises:
+            StreamLostError: one of them was lost; nothing was changed.
+            StreamMismatchError: one of them is not what `layout` says; nothing was changed.
+            BrokerConfigError: there is no JetStream for us.
+            BrokerLostError: JetStream does not answer.
+        """
+        self._api.has_replicas = layout.replicas > 1
+        self._layout = layout
+        if self._log_id:
+            await self.verify()
+            return
+        found = await self._find_all()
+        can_go_on = accept_loss and EVENTS in found and len(found) < len(NAMES)
+        if (loss := _loss(found)) and not can_go_on:
+            raise StreamLostError(loss)
+        if len(found) < len(NAMES):
+            found = await self._create_missing(layout, found)
+        self._check(found, layout)
+        self._log_id = found[EVENTS].log_id
+
+    async def verify(self) -> None:
+        """Look whether they are still the same, and as they should be.
+
+        Raises:
+            Like `prepare`.
+        """
+        assert self._layout is not None  # It is prepared first.
+        found = await self._find_all()
+        gone = [name for name in NAMES if name not in found]
+        if gone:
+            raise StreamLostError(_gone(gone))
+        self._check(found, self._layout)
+
+    async def _find_all(self) -> _Streams:
+        """Look at all of them; again, before one that should be there is said to be gone."""
+        found = await self._look()
+        for _ in range(LOOKS - 1):
+            if len(found) == len(NAMES) or not (self._log_id or _loss(found)):
+                break
+            await trio.sleep(LOOK_AGAIN_S)
+            found = await self._look()
+        return found
+
+    async def _look(self) -> _Streams:
+        found = {name: await _find(self._api, name) for name in NAMES}
+        return {name: stream for name, stream in found.items() if stream is not None}
+
+    async def _create_missing(self, layout: Layout, found: _Streams) -> _Streams:
+        log_ids = (found[name].log_id for name in reversed(NAMES) if name in found)
+        log_id = next(log_ids, None) or uuid.uuid4().hex
+        created = dict(found)
+        for config in _configs(layout, log_id):
+            if config["name"] not in found:
+                answer = await self._api.call(f"STREAM.CREATE.{config['name']}", config)
+                created[config["name"]] = _Found(answer["config"])
+        return created
+
+    def _check(self, found: _Streams, layout: Layout) -> None:
+        log = found[EVENTS]
+        log_id = self._log_id or log.log_id
+        for config in reversed(list(_configs(layout, log_id))):
+            name = config["name"]
+            if found[name].log_id != log_id or not log_id:
+                raise StreamLostError(_another(name, found[name].log_id, log_id))
+            if differences := list(_differences(config, found[name].config)):
+                raise StreamMismatchError(
+                    f"stream {name} is not as configured: {'; '.join(differences)}."
+                    " Configure what is there, or change the stream knowingly (nats stream edit)"
+                )
+        if log.last_seq < self._last_seq:
+            raise StreamLostError(
+                f"stream {EVENTS} ends at {log.last_seq} and has been at {self._last_seq}: it was"
+                " replaced or set back under way; restore it from a backup"
             )
+        self._last_seq = log.last_seq
 
 
-async def _find(api: Api, name: str) -> Any:
+async def _find(api: Api, name: str) -> _Found | None:
     try:
         error, answer = await api.try_call(f"STREAM.INFO.{name}")
     except BrokerLostError:
@@ -67,14 +168,55 @@ async def _find(api: Api, name: str) -> Any:
             ) from None
         raise
     if error is None:
-        return answer["config"]
+        state = answer["state"]
+        subjects = state.get("num_subjects", 0)
+        return _Found(answer["config"], state["messages"], subjects, state["last_seq"])
     if error.err_code == STREAM_NOT_FOUND:
         return None
     raise translated(error, f"stream {name}")
 
 
-def _configs(layout: Layout) -> Iterator[dict[str, Any]]:
-    """The streams, the one that cannot be rebuilt first: without the others it is whole."""
+def _loss(found: _Streams) -> str:
+    """What was lost before we came, in words for whoever can restore it; empty if nothing was."""
+    companions = [name for name in NAMES if name != EVENTS and name in found]
+    if EVENTS not in found:
+        left = " and ".join(name for name in companions if found[name].last_seq)
+        return left and (
+            f"stream {EVENTS} is gone, but {left} are still there: the orders are lost unless you"
+            f" restore it from a backup; to start with nothing, delete {' and '.join(companions)} too"
+        )
+    if len(companions) < len(NAMES) - 1:
+        return _gone([name for name in NAMES if name not in found])
+    # The claim to write views may come before the log's first record; a view may not.
+    if not found[EVENTS].last_seq and (found[SNAPSHOTS].messages or found[VIEWS].subjects > 1):
+        return (
+            f"stream {EVENTS} is empty, and {SNAPSHOTS} and {VIEWS} tell of orders: it was made"
+            " anew after a loss; restore it from a backup, or start with nothing by deleting all three"
+        )
+    return ""
+
+
+def _gone(names: list[str]) -> str:
+    return (
+        f"stream {' and '.join(names)} is gone: restore it from the backup that the other streams"
+        " go with; where there is none and ORDERS is still there, ACCEPT_LOSS=on makes it anew, empty"
+    )
+
+
+def _another(name: str, seen: str, wanted: str) -> str:
+    if not seen:
+        return (
+            f"stream {name} was not made by this program, or not by this version of it: it has no"
+            f" {_LOG_ID} in its metadata. Restore the right one from a backup, or delete it"
+        )
+    return (
+        f"stream {name} belongs to another log ({seen}, not {wanted}): restore {', '.join(NAMES)}"
+        " from backups of one log"
+    )
+
+
+def _configs(layout: Layout, log_id: str) -> Iterator[dict[str, Any]]:
+    """The streams in the order of their creation."""
     common = {
         "retention": "limits",
         "storage": "file",
@@ -83,12 +225,12 @@ def _configs(layout: Layout) -> Iterator[dict[str, Any]]:
         "num_replicas": layout.replicas,
         "allow_direct": True,
         "duplicate_window": DUPLICATE_WINDOW_S * 1_000_000_000,
+        "metadata": {_LOG_ID: log_id},
     }
-    yield common | {
-        "name": EVENTS,
-        "subjects": ["ORDER.>"],
-        "allow_rollup_hdrs": False,
-        "metadata": {f"{_SHARDS}{actor}": str(n) for actor, n in sorted(layout.shards.items())},
+    yield common | {  # An object store to every NATS tool.
+        "name": SNAPSHOTS,
+        "subjects": ["$O.snapshots.C.>", "$O.snapshots.M.>"],
+        "allow_rollup_hdrs": True,
     }
     yield common | {  # A key-value bucket to every NATS tool.
         "name": VIEWS,
@@ -98,10 +240,15 @@ def _configs(layout: Layout) -> Iterator[dict[str, Any]]:
         "deny_delete": True,
         "allow_atomic": True,
     }
-    yield common | {  # An object store to every NATS tool.
-        "name": SNAPSHOTS,
-        "subjects": ["$O.snapshots.C.>", "$O.snapshots.M.>"],
-        "allow_rollup_hdrs": True,
+    shards = {f"{_SHARDS}{actor}": str(n) for actor, n in sorted(layout.shards.items())}
+    yield common | {
+        "name": EVENTS,
+        "subjects": ["ORDER.>"],
+        "max_msgs_per_subject": -1,  # A limit would drop the oldest, whatever `discard` says.
+        "allow_rollup_hdrs": False,
+        "deny_delete": True,  # Nobody takes a record out of the middle, by whatever tool.
+        "deny_purge": True,
+        "metadata": {_LOG_ID: log_id, **shards},
     }
 
 
@@ -109,7 +256,7 @@ def _differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> Iterato
     for key, value in wanted.items():
         if key == "metadata":
             kept = there.get(key) or {}
-            ours = {name: kept[name] for name in sorted(kept) if name.startswith(_SHARDS)}
+            ours = {name: kept[name] for name in sorted(kept) if name.startswith(_OURS)}
             for name in sorted(value.keys() | ours.keys()):
                 if value.get(name) != ours.get(name):
                     actor = name.removeprefix(_SHARDS)

@@ -28,13 +28,7 @@ class Message:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Decoded; what is not ASCII becomes a replacement character, never an error."""
-        lines = self.header.split(b"\r\n")[1:]
-        pairs = (line.partition(b":") for line in lines if b":" in line)
-        return {
-            name.strip().decode("ascii", "replace"): value.strip().decode("ascii", "replace")
-            for name, _, value in pairs
-        }
+        return decode_headers(self.header)
 
 
 Outgoing = tuple[str, bytes, Mapping[str, str] | None]  # Subject, payload, headers.
@@ -144,3 +138,13 @@ class Subscription:
 def _encode_headers(headers: Mapping[str, str]) -> bytes:
     lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
     return "".join(("NATS/1.0\r\n", *lines, "\r\n")).encode()
+
+
+def decode_headers(block: bytes) -> dict[str, str]:
+    """Decode a raw header block; what is not ASCII becomes a replacement character, never an error."""
+    lines = block.split(b"\r\n")[1:]
+    pairs = (line.partition(b":") for line in lines if b":" in line)
+    return {
+        name.strip().decode("ascii", "replace"): value.strip().decode("ascii", "replace")
+        for name, _, value in pairs
+    }

@@ -116,8 +116,12 @@ class Log(Protocol):
         """The newest entry on exactly this subject."""
         ...
 
+    async def first_seq(self) -> int:
+        """The oldest `seq` that is still kept: 1 at first, one beyond the newest when all expired."""
+        ...
+
     async def last_seq(self) -> int:
-        """The newest `seq` of the whole stream; 0 when it is empty."""
+        """The newest `seq` that the whole stream has ever had; 0 when nothing was ever appended."""
         ...
 
     async def put_snapshot(self, name: str, data: bytes) -> None:

@@ -42,6 +42,7 @@ from runtime.alarms import Alarms
 from runtime.clock import LogClock
 from runtime.faults import Faults, points
 from runtime.faults.hooks import ShardHooks
+from runtime.gaps import check_whole
 from runtime.gateway import Gateway
 from runtime.letters import letter_about, order_of, store_letter
 from runtime.log import BrokerLostError, Log, LogError, RefusedError, SupersededError
@@ -82,6 +83,7 @@ class Surroundings:
     instance_id: str
     retention_ms: int
     faults: Faults | None = None
+    accept_loss: bool = False
 
 
 @dataclass(slots=True)
@@ -155,6 +157,7 @@ class Shard:
 
         Raises:
             SupersededError: another instance owns this shard now.
+            GapError: what it has to know has expired, or was lost with a part of the log.
             LogError: the log's; what was being appended is in the log or is not.
             Exception: whatever `react` raised; the fact is noted as a suspect.
         """
@@ -199,6 +202,7 @@ class Shard:
         self._past.owned_before = True
         self._memory = await recall(around.log, self.address, self._actor, mine_seq)
         self._refuse_to_fight(self._memory.owner)
+        await check_whole(around.log, self.address, self._memory, accept_loss=around.accept_loss)
         self._committed = self._memory.cursor
         mine = await around.log.last(journal)
         if mine is not None:

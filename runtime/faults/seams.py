@@ -87,6 +87,9 @@ class FaultyLog:
     async def last(self, subject: str) -> Entry | None:
         return await self._log.last(subject)
 
+    async def first_seq(self) -> int:
+        return await self._log.first_seq()
+
     async def last_seq(self) -> int:
         return await self._log.last_seq()
 

@@ -12,6 +12,7 @@ import trio_asyncio
 from runtime import jetstream_reader, jetstream_snapshots, memory
 from runtime.bridge import Address, Bridge
 from runtime.jetstream import JetStreamLog, Layout, StreamMismatchError
+from runtime.jetstream_api import Api
 from runtime.log import (
     BrokerConfigError,
     BrokerLostError,
@@ -36,6 +37,9 @@ class MemoryKeeper:
     async def client(self) -> Log:
         self._clients.append(MemoryLog(self._store))
         return self._clients[-1]
+
+    async def expire_all(self) -> None:
+        self._store.expire(len(self._store.entries))
 
     async def crash(self) -> None:
         for client in self._clients:
@@ -75,6 +79,15 @@ class JetStreamKeeper:
                     return await log.prepare(LAYOUT)
                 except BrokerLostError:  # The server is still removing the files of the last one.
                     await trio.sleep(0.01)
+
+    async def expire_all(self) -> None:
+        api = Api(self.bridges[0])
+        config = (await api.call("STREAM.INFO.ORDERS"))["config"]
+        soon = {"max_age": 100_000_000, "duplicate_window": 100_000_000}
+        answer = await api.call("STREAM.UPDATE.ORDERS", config | soon)
+        while answer["state"]["messages"]:
+            await trio.sleep(0.02)
+            answer = await api.call("STREAM.INFO.ORDERS")
 
     async def crash(self) -> None:
         self.server.kill()
@@ -136,6 +149,22 @@ async def test_sequences_count_up_over_all_subjects(log: Log) -> None:
     seqs = [await log.append(f"ORDER.journal.order.{n}", b"") for n in (0, 1, 0)]
     assert seqs == [1, 2, 3]
     assert await log.last_seq() == 3
+
+
+async def test_what_has_expired_is_gone_for_all_who_ask_and_sequences_go_on(
+    keeper: Any, log: Log
+) -> None:
+    assert await log.first_seq() == 1
+    for n in (0, 1):
+        await log.append(f"ORDER.journal.order.{n}", b"old")
+    assert await log.first_seq() == 1
+    await keeper.expire_all()
+    assert (await log.first_seq(), await log.last_seq()) == (3, 2)
+    assert await log.last("ORDER.journal.order.0") is None
+    assert await log.append("ORDER.journal.order.0", b"new", expect=0) == 3
+    async with log.read(0, ["ORDER.>"]) as reader:
+        assert payloads(await take(reader, 1)) == [b"new"]
+        assert reader.backlog == 1
 
 
 async def test_an_append_that_expects_the_newest_is_stored(log: Log) -> None:
@@ -617,15 +646,6 @@ async def test_a_stream_with_other_shard_counts_is_a_configuration_error(
     await log.prepare(LAYOUT)  # Nothing was changed.
 
 
-async def test_a_stream_gone_missing_from_among_its_companions_is_not_made_anew(
-    real: JetStreamKeeper,
-) -> None:
-    log = await real.client()
-    await real.bridges[0].request("$JS.API.STREAM.DELETE.ORDERS")
-    with pytest.raises(StreamMismatchError, match="restore it from a backup"):
-        await log.prepare(LAYOUT)
-
-
 @pytest.mark.parametrize(
     ("broker_config", "reason"),
     [
@@ -656,14 +676,6 @@ async def test_a_full_stream_refuses(real: JetStreamKeeper) -> None:
     await log.append("ORDER.journal.order.0", b"")
     with pytest.raises(RefusedError, match="maximum messages exceeded"):
         await log.append("ORDER.journal.order.0", b"")
-
-
-async def test_companions_that_are_missing_are_made_again(real: JetStreamKeeper) -> None:
-    log = await real.client()
-    for stream in ("KV_orders", "OBJ_snapshots"):
-        await real.bridges[0].request(f"$JS.API.STREAM.DELETE.{stream}")
-    await log.prepare(LAYOUT)
-    await log.put_views({"o": b"view"})
 
 
 async def test_a_stream_deleted_under_way_fails_closed(real: JetStreamKeeper) -> None:
