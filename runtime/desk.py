@@ -24,12 +24,12 @@ from messages.generated.orders.v1 import (
     StockCounted,
 )
 from messages.record import Envelope
+from runtime.addressing import read_intake
 from runtime.desk_types import Health, NewOrder, Placed, Unavailable, status_of
 from runtime.log import BrokerLostError, Log
 from runtime.mailbox import Ask, AskFailedError, OverloadedError
 from runtime.recall import INTAKE, Address, recall
 from runtime.shards import Shards
-from runtime.tail import read_intake
 from runtime.tracing import Tracer
 from runtime.views import Views
 

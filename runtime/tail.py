@@ -9,28 +9,22 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import structlog
 import trio
 
-from messages.codec import FOREIGN_BYTES_MAX, DecodeError, decode_strictly
-from messages.generated.orders.v1 import OrderCreated
-from messages.record import Cursor, Envelope, Letter, RawRecord, RecordError
-from messages.routing import Routes, shard_of
+from messages.record import Cursor, Envelope
+from messages.routing import Routes
+from runtime.addressing import Addressed, Addressing
 from runtime.clock import LogClock
-from runtime.desk_types import ORDER_ID
 from runtime.faults import Faults
 from runtime.faults.hooks import is_doubled
 from runtime.log import Entry, Log
 from runtime.mailbox import Delivery, Mailbox
-from runtime.recall import INTAKE, JOURNALS, Address
-from runtime.trace_context import checked
+from runtime.recall import JOURNALS, STREAM_PREFIX, Address
 
 WINDOW_FACTS = 20_000  # Some seconds' worth at full load, some ten megabytes: what a restarted shard has missed.
 SAID_MAX = 1_000  # Records under way; each shard has one, so this only bounds what crashed shards leave behind.
 
-logger = structlog.get_logger("runtime.tail")
-
-Addressed = dict[Address, list[tuple[int, Envelope | Letter]]]
+_RECORDS = f"{JOURNALS}."
 
 
 @dataclass(slots=True)
@@ -45,7 +39,8 @@ class Tail:
     def __init__(
         self, log: Log, routes: Routes, clock: LogClock, faults: Faults | None = None
     ) -> None:
-        self._log, self._routes, self._clock, self._faults = log, routes, clock, faults
+        self._log, self._clock, self._faults = log, clock, faults
+        self._addressing = Addressing(routes)
         self._members: dict[Address, _Member] = {}
         self._window: deque[tuple[int, Addressed]] = deque()
         self._window_facts = 0
@@ -92,7 +87,7 @@ class Tail:
                 await self._follow()
 
     async def _follow(self) -> None:
-        async with self._log.read(self.position, [f"{JOURNALS}.>", f"{INTAKE}.>"]) as reader:
+        async with self._log.read(self.position, [f"{STREAM_PREFIX}.>"]) as reader:
             while True:
                 entries = await reader.take()
                 # A shard that joined meanwhile may have to hear older ones first: then these come again.
@@ -135,61 +130,11 @@ class Tail:
         member.mailbox.read_seq = seq
 
     def _address(self, entry: Entry) -> Addressed:
-        if entry.subject.startswith(INTAKE):
-            return self._address_intake(entry)
-        try:
-            record = RawRecord(entry.payload)
-        except RecordError:
-            # Its facts are unknown, so are their addressees. Its own shard refuses to recover over it.
-            logger.exception("record_unreadable", subject=entry.subject, seq=entry.seq)
-            return {}
-        addressed: Addressed = {}
-        facts = self._said.pop(hash(entry.payload), None)
-        for index, content in enumerate(record.facts if facts is None else facts):
-            if isinstance(content, Letter):
-                logger.error("fact_unreadable", seq=entry.seq, type=content.type)
-                continue
-            for actor, shard in self._routes.heard_by(content.fact):
-                addressed.setdefault(Address(actor, shard), []).append((index, content))
-        return addressed
-
-    def _address_intake(self, entry: Entry) -> Addressed:
-        """A stranger's order goes to the shard of the id in its subject, readable or not."""
-        order_id = entry.subject.removeprefix(f"{INTAKE}.")
-        address = Address("order", shard_of(order_id, self._routes.shards["order"]))
-        return {address: [(0, read_intake(entry, order_id))]}
+        if not entry.subject.startswith(_RECORDS):
+            return self._addressing.of_other(entry)
+        return self._addressing.of_record(entry, self._said.pop(hash(entry.payload), None))
 
     def _forget_window(self, after: int) -> None:
         self._window.clear()
         self._window_facts = 0
         self._window_after = self.position = after
-
-
-def read_intake(entry: Entry, order_id: str) -> Envelope | Letter:
-    """The order in a message from the open way in, or a letter saying why it is none.
-
-    The letter holds the beginning of what is too long for an order: the whole of it stands in the log at `seq`.
-    """
-    traceparent = checked(entry.headers.get("traceparent", ""))
-    try:
-        created = decode_strictly(OrderCreated, entry.payload)
-    except DecodeError as error:
-        reason = str(error)
-    else:
-        if created.order_id != order_id:
-            reason = (
-                f"the subject names order {order_id[:128]}, the body {created.order_id[:128]!r}"
-            )
-        elif not ORDER_ID.fullmatch(order_id):
-            reason = "an order id has 1 to 128 of A-Z a-z 0-9 _ -"
-        else:
-            return Envelope(created, order_id, traceparent=traceparent)
-    return Letter(
-        seq=entry.seq,
-        index=0,
-        type=OrderCreated.__name__,
-        payload=entry.payload[:FOREIGN_BYTES_MAX],
-        reason=reason,
-        correlation_id=order_id,
-        subject=entry.subject,
-    )

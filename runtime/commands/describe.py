@@ -9,6 +9,7 @@ from messages.codec import PACKAGE, descriptor, fact_names
 from runtime.commands.output import write_json
 from runtime.config_variables import VARIABLES, Config
 from runtime.jetstream_streams import EVENTS, SNAPSHOTS, VIEWS
+from runtime.letters import AGAIN
 from runtime.reading import actor_at
 from runtime.recall import INTAKE, JOURNALS, LETTERS, STREAM_PREFIX, Address
 from runtime.system import shard_counts
@@ -95,7 +96,13 @@ def _subjects() -> Iterator[Json]:
         "subject": f"{LETTERS}.<actor>.<shard>",
         "holds": "what a shard has set aside, with the reason",
         "payload": f"{PACKAGE}.DeadLetter",
-        "appended_by": "the owner of the shard",
+        "appended_by": "the owner of the shard; what was decided about it, by `orders dead`",
+    }
+    yield {
+        "subject": f"{AGAIN}.<actor>.<shard>",
+        "holds": "a dead letter that the shard is to hear again",
+        "payload": f"{PACKAGE}.DeadLetter, framed like a record",
+        "appended_by": "`orders dead replay`",
     }
 
 

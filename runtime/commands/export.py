@@ -30,13 +30,13 @@ from messages.record import (
     decode_letter,
     decode_snapshot,
 )
+from runtime.addressing import read_intake
 from runtime.commands.output import write_lines
 from runtime.config_variables import Config
 from runtime.desk import read_stock
 from runtime.log import DamagedError, Entry, Log
 from runtime.reading import actor_at, open_broker, public_view, read_to_end
 from runtime.recall import INTAKE, JOURNALS, LETTERS, Address
-from runtime.tail import read_intake
 from runtime.trace_context import trace_id_of
 
 Json = Mapping[str, Any]

@@ -1,9 +1,23 @@
 """Dead letters, as they are stored."""
 
+import pytest
+
 from actors.actor import CallAnswered, CallOutcome, Due, Enquiry
+from messages.codec import DecodeError
 from messages.generated.orders.v1 import CancelAsked, StockCounted
 from messages.record import Envelope, Letter, decode_letter
-from runtime.letters import letter_about, order_of, store_letter
+from runtime.letters import (
+    DECISION,
+    REPLAYED_AS,
+    Decision,
+    decision_in,
+    key_in,
+    letter_about,
+    order_of,
+    store_decision,
+    store_letter,
+)
+from runtime.log import Entry
 from runtime.mailbox import Ask, Delivery
 from runtime.memory import MemoryLog
 from runtime.recall import Address
@@ -64,7 +78,29 @@ def test_a_letter_says_where_its_fact_stands_and_whom_it_is_about() -> None:
     assert about.payload == bytes(fact)
     assert letter_about(Ask(fact), fact, "", "why").seq == 0
     answered = CallAnswered("o1", Enquiry("o1"), CallOutcome.UNKNOWN)
-    assert b"Enquiry" in letter_about(answered, answered, "", "why").payload
+    assert key_in(letter_about(answered, answered, "", "why")) == "o1"
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", b"Due(key='o1')", b"\xff", b'{"key": 1}'])
+def test_a_letter_about_a_deadline_that_does_not_say_whose_is_refused(payload: bytes) -> None:
+    with pytest.raises(DecodeError, match="no Due"):
+        key_in(Letter(0, 0, "Due", payload, "why"))
+
+
+async def test_a_decision_stands_beside_the_letter_and_is_read_back_as_it_was_made() -> None:
+    log = await store((letter(7, 2), "i1/1.3.0"))
+    made = Decision("order.1.7.2", "replayed", "me@here", "fixed", 12)
+    await store_decision(log, ORDER_1.letters, made)
+    stored, decided = log.store.entries
+    assert decided.subject == stored.subject
+    assert decision_in(stored) is None
+    assert decision_in(decided) == made
+
+
+@pytest.mark.parametrize("seq", ["", "x", "-1", "٣"])
+def test_a_decision_that_a_stranger_has_made_up_is_read_as_far_as_it_goes(seq: str) -> None:
+    entry = Entry(1, ORDER_1.letters, b"", 0, {DECISION: "dropped", REPLAYED_AS: seq})
+    assert decision_in(entry) == Decision("", "dropped", "")
 
 
 def test_every_kind_of_news_names_its_order_if_it_has_one() -> None:

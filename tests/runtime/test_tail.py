@@ -15,11 +15,12 @@ from messages.routing import KeysOf, Routes, by_order, by_skus
 from runtime import mailbox as mailbox_module
 from runtime import memory as memory_module
 from runtime import tail as tail_module
+from runtime.addressing import read_intake
 from runtime.clock import LogClock
-from runtime.mailbox import Delivery, Mailbox
+from runtime.mailbox import Delivery, Mailbox, Wake
 from runtime.memory import MemoryLog
 from runtime.recall import INTAKE, Address
-from runtime.tail import Tail, read_intake
+from runtime.tail import Tail
 
 BEGINNING = Cursor()
 ORDER, INVENTORY = Address("order", 0), Address("inventory", 0)
@@ -46,6 +47,7 @@ class Listener:
             assert isinstance(item, Delivery)
             self.cursor = item.after
             content = item.content
+            assert not isinstance(content, Wake)
             self.heard.append(
                 f"? {content.reason}" if isinstance(content, Letter) else content.correlation_id
             )
@@ -279,14 +281,27 @@ def test_what_crashed_shards_have_said_is_bounded() -> None:
     assert len(tail._said) == tail_module.SAID_MAX
 
 
-async def test_an_unreadable_record_or_fact_is_passed_and_what_follows_is_heard(
+async def test_an_unreadable_record_is_set_aside_by_one_shard_and_what_follows_is_heard(
     tail: Tail, log: MemoryLog, writer: Writer, autojump_clock: MockClock
 ) -> None:
-    order = Listener(tail, ORDER)
+    order, inventory = Listener(tail, ORDER), Listener(tail, INVENTORY)
     await log.append("ORDER.journal.payment.0", b"no record")
     await writer.write("o1")
-    assert await order.listen() == ["o1"]
+    assert await order.listen() == ["? it does not start like a record", "o1"]
+    assert await inventory.listen() == []
     assert order.cursor == Cursor(2)
+
+
+async def test_what_stands_on_no_subject_of_ours_is_set_aside_and_dead_letters_are_heard_by_nobody(
+    tail: Tail, log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    order = Listener(tail, ORDER)
+    await log.append("ORDER.created", b"without an id")
+    await log.append("ORDER.dead.order.0", b"a letter")
+    await log.append("ORDER.craeted.o1", b"misspelt")
+    heard = await order.listen()
+    assert [each[:29] for each in heard] == ["? nobody reads this subject; "] * 2
+    assert tail.position == 3
 
 
 async def test_the_clock_learns_from_every_entry(
