@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -96,10 +96,9 @@ class EmbeddedServer:
         config_file.write_text(_config(name, self.port, self.store_dir))
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES_MAX:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
-        launcher = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
         with self.log_file.open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - Every word of the command is ours.
-                [*launcher, _server_path(), "-c", str(config_file)],
+                dying_with_us([server_path(), "-c", str(config_file)]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -142,7 +141,17 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def _server_path() -> str:
+def dying_with_us(command: Sequence[str]) -> list[str]:
+    """The same command, killed by the kernel when the thread that starts it ends, however it ends."""
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+
+
+def server_path() -> str:
+    """Where the nats-server of this installation is.
+
+    Raises:
+        BrokerConfigError: there is none.
+    """
     beside_python = Path(sys.executable).with_name("nats-server")
     path = str(beside_python) if beside_python.exists() else shutil.which("nats-server")
     if path is None:

@@ -1,4 +1,4 @@
-"""The simulated provider over HTTP, on loopback: the same object, so that any process can be its client."""
+"""The simulated provider over HTTP: the same object, so that any process can be its client."""
 
 import logging
 from contextlib import aclosing
@@ -15,8 +15,8 @@ from starlette.responses import Response as HttpResponse
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from runtime.gateway import Provider
 from runtime.gateway_contract import Reply, Request
-from runtime.simulator import Simulator
 
 BODY_BYTES_MAX = 64 * 1024
 TOO_LARGE = Reply(413, b'{"code":"too_large"}')
@@ -25,31 +25,32 @@ log = logging.getLogger(__name__)
 
 
 async def serve(
-    simulator: Simulator,
+    provider: Provider,
     *,
+    host: str = "127.0.0.1",
     port: int = 0,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve over HTTP on loopback until cancelled; started with the base URL, once it listens."""
+    """Serve over HTTP until cancelled; started with the base URL, once it listens."""
     config = hypercorn.Config()
-    config.bind = [f"127.0.0.1:{port}"]
+    config.bind = [f"{host}:{port}"]
     config.errorlog = log
     config.keep_alive_max_requests = 2**31  # A gateway keeps its connections for life.
-    framework = cast("ASGIFramework", app(simulator))
+    framework = cast("ASGIFramework", app(provider))
     async with trio.open_nursery() as nursery:
         binds = await nursery.start(hypercorn.trio.serve, framework, config)
         task_status.started(binds[0])
 
 
-def app(simulator: Simulator) -> Starlette:
-    """The simulator's HTTP face."""
+def app(provider: Provider) -> Starlette:
+    """The provider's HTTP face."""
 
     async def face(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             request = await _read(HttpRequest(scope, receive))
         except ClientDisconnect:
             return
-        reply = await _answer(simulator, request, receive) if request else TOO_LARGE
+        reply = await _answer(provider, request, receive) if request else TOO_LARGE
         if reply:
             response = HttpResponse(reply.body, reply.status, media_type="application/json")
             await response(scope, receive, send)
@@ -74,7 +75,7 @@ async def _read(http: HttpRequest) -> Request | None:
     )
 
 
-async def _answer(simulator: Simulator, request: Request, receive: Receive) -> Reply | None:
+async def _answer(provider: Provider, request: Request, receive: Receive) -> Reply | None:
     """The reply; None once the caller has hung up, or a scripted hang would outlive its client."""
     reply = None
 
@@ -85,6 +86,6 @@ async def _answer(simulator: Simulator, request: Request, receive: Receive) -> R
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        reply = await simulator.send(request)
+        reply = await provider.send(request)
         nursery.cancel_scope.cancel()
     return reply

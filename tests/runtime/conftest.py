@@ -69,7 +69,7 @@ class NatsServer:
         launcher = [sys.executable, "-I", "-S", "-c", embedded._DIE_WITH_PARENT, str(os.getpid())]
         with (self._directory / "nats-server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*launcher, embedded._server_path(), "-c", str(config_file)],
+                [*launcher, embedded.server_path(), "-c", str(config_file)],
                 stdout=log,
                 stderr=log,
             )
