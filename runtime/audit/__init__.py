@@ -12,24 +12,32 @@ provider wrote down.
 
 | module | what it holds |
 |---|---|
-| `history` | the log, taken in once; its books are `orders`, `shelves`, `owners`, `causes`, `saved` |
+| `history` | the log, taken in once; its books are `orders`, `shelves`, `owners`, `causes`, `saved`, `trails` |
 | `automaton` | every legal life of an order, as a table |
 | `evidence` | all that one audit is given |
 | `check_orders`, `check_money`, `check_stock`, ... | the invariants, a pure function each |
 | `report` | verdicts and findings |
-| `journal`, `marks` | the files that clients and fault injectors write |
+| `journal`, `marks`, `spans`, `samples` | the files that clients, fault injectors, tracers and watchers write |
 """
 
 from collections.abc import Callable, Iterable, Mapping
 
+from runtime.audit.check_causes import check_causes
+from runtime.audit.check_clients import check_answers, check_reads
+from runtime.audit.check_health import check_health
+from runtime.audit.check_honesty import check_honesty
 from runtime.audit.check_money import check_books, check_charges, find_double_charged
 from runtime.audit.check_orders import check_liveness, check_lives, check_none_lost, find_lost
 from runtime.audit.check_stock import check_stock
+from runtime.audit.check_traces import check_traces
+from runtime.audit.check_views import check_views
 from runtime.audit.evidence import TERMINAL_WITHIN_S, Evidence
 from runtime.audit.history import History
 from runtime.audit.journal import Attempt, Op, Told, read_journal
 from runtime.audit.marks import Mark, read_marks
 from runtime.audit.report import Finding, Report, Result, Verdict
+from runtime.audit.samples import Sample
+from runtime.audit.spans import Span, read_spans
 from runtime.simulator_ledger import Line
 
 __all__ = [
@@ -41,11 +49,14 @@ __all__ = [
     "Op",
     "Report",
     "Result",
+    "Sample",
+    "Span",
     "Told",
     "Verdict",
     "audit",
     "read_journal",
     "read_marks",
+    "read_spans",
 ]
 
 CHECKS: tuple[Callable[[Evidence], Result], ...] = (
@@ -54,7 +65,14 @@ CHECKS: tuple[Callable[[Evidence], Result], ...] = (
     check_books,
     check_stock,
     check_lives,
+    check_views,
+    check_reads,
+    check_answers,
+    check_causes,
+    check_traces,
     check_liveness,
+    check_honesty,
+    check_health,
 )
 
 
@@ -65,6 +83,9 @@ def audit(
     ledger: Iterable[Line] | None = None,
     views: Mapping[str, bytes] | None = None,
     marks: Iterable[Mark] = (),
+    spans: Iterable[Span] | None = None,
+    logs: Mapping[str, Iterable[str]] | None = None,
+    samples: Iterable[Sample] = (),
     quiescent: bool = True,
     complete: bool = False,
     outage_known: bool = False,
@@ -80,6 +101,9 @@ def audit(
             ledger=None if ledger is None else tuple(ledger),
             views=views,
             marks=tuple(marks),
+            spans=None if spans is None else tuple(spans),
+            logs=logs,
+            samples=tuple(samples),
             is_quiescent=quiescent,
             is_complete=complete,
             is_outage_known=outage_known,

@@ -59,6 +59,9 @@ class Causes:
         """The order of each charge that a PaymentTaken names."""
         self.refunded: dict[str, str] = {}
         """The order of each refund that a PaymentRefunded names."""
+        self.buried: set[int] = set()
+        """Messages of the log that were set aside, wholly or in part."""
+        self.buried_orders: set[str] = set()
         self._first_seq = 0
         self._kinds: dict[int, tuple[str, ...]] = {}
         self._about: dict[int, tuple[str, ...]] = {}
@@ -102,6 +105,11 @@ class Causes:
                 self.findings.append(Finding("I9", order_id, fault, entry.seq))
         self.facts += len(facts)
         self._remember(entry.seq, tuple(kinds), tuple(about))
+
+    def take_letters(self, letters: Sequence[Letter]) -> None:
+        for letter in letters:
+            self.buried.add(letter.seq)
+            self.buried_orders.add(letter.correlation_id)
 
     def _remember(self, seq: int, kinds: tuple[str, ...], about: tuple[str, ...]) -> None:
         self._first_seq = self._first_seq or seq

@@ -22,6 +22,6 @@ def undecided(invariant: str, rule: str, reasons: Sequence[str], checked: int = 
     return Result(invariant, rule, Verdict.UNKNOWN, checked, notes=tuple(reasons))
 
 
-def unchecked(invariant: str, rule: str, needs: str) -> Result:
-    """Not looked at; `needs` says what would be needed."""
-    return Result(invariant, rule, Verdict.NOT_CHECKED, needs=needs)
+def unchecked(invariant: str, rule: str, needs: str, notes: Sequence[str] = ()) -> Result:
+    """Not looked at, or not wholly; `needs` says what would be needed."""
+    return Result(invariant, rule, Verdict.NOT_CHECKED, notes=tuple(notes), needs=needs)

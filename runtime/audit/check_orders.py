@@ -31,6 +31,7 @@ def check_none_lost(evidence: Evidence) -> Result:
         if not evidence.is_outage_known:
             parked = evidence.parked.items()
             findings += [Finding("I1", key, f"still {one.stand}") for key, one in parked]
+        findings += list(_find_left_lying(evidence))
     findings += list(_find_ended_twice(evidence))
     checked = len(orders.by_id.keys() | evidence.accepted.keys())
     return judged("I1", rule, checked, findings, list(_undecided_notes(evidence)))
@@ -60,6 +61,13 @@ def _part(n: int, there: Sequence[int]) -> str:
     return "postfix" if n > there[-1] else "middle"
 
 
+def _find_left_lying(evidence: Evidence) -> Iterator[Finding]:
+    """What came by the open way becomes an order, or a letter."""
+    causes, orders = evidence.history.causes, evidence.history.orders
+    for order_id in causes.intake - orders.by_id.keys() - causes.buried_orders:
+        yield Finding("I1", order_id, "it came by the open way, and nobody took it up")
+
+
 def _find_ended_twice(evidence: Evidence) -> Iterator[Finding]:
     for key, one in evidence.history.orders:
         ends = [line.status for line in one.state.history if line.status in TERMINAL]
@@ -77,10 +85,13 @@ def _undecided_notes(evidence: Evidence) -> Iterator[str]:
 def check_lives(evidence: Evidence) -> Result:
     """I5: every order's life is legal, and every journal is written by one owner after another."""
     history = evidence.history
-    findings = [*history.unreadable, *history.orders.findings, *history.owners.findings]
+    damaged = [one for one in history.unreadable if one.seq not in history.causes.buried]
+    findings = [*damaged, *history.orders.findings, *history.owners.findings]
     rule = "every order's history is legal, every journal has one owner after another"
     checked = history.orders.states + history.records
     notes = [f"{history.records} records, {history.owners.take_overs} take-overs"]
+    if aside := len(history.unreadable) - len(damaged):
+        notes.append(f"{aside} unreadable records were set aside as letters")
     if not history.is_whole:
         notes.append(f"the log begins at {history.first_seq}: what was older has expired")
     return judged("I5", rule, checked, findings, notes)

@@ -1,6 +1,6 @@
 """The evidence of one audit: the log's history, and whatever else is there to hold it against."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,6 +9,8 @@ from runtime.audit.history import History
 from runtime.audit.journal import Attempt, Op, Told
 from runtime.audit.marks import Mark
 from runtime.audit.orders import Order
+from runtime.audit.samples import Sample
+from runtime.audit.spans import Span
 from runtime.simulator_ledger import Line
 
 TERMINAL_WITHIN_S = 60.0
@@ -28,6 +30,9 @@ class Evidence:
     ledger: Sequence[Line] | None = None
     views: Mapping[str, bytes] | None = None
     marks: Sequence[Mark] = ()
+    spans: Sequence[Span] | None = None
+    logs: Mapping[str, Iterable[str]] | None = None
+    samples: Sequence[Sample] = ()
     is_quiescent: bool = True
     is_complete: bool = False
     is_outage_known: bool = False

@@ -13,6 +13,7 @@ from runtime.audit.owners import Owners
 from runtime.audit.report import Finding
 from runtime.audit.saved import Saved
 from runtime.audit.shelves import Shelves
+from runtime.audit.trails import Trails
 from runtime.log import Entry
 from runtime.recall import INTAKE, JOURNALS, LETTERS, Address
 
@@ -25,17 +26,23 @@ class History:
     """Add every entry of the log, oldest first; then `audit` it.
 
     `counts` are the shards of each actor, where known: then keys in the wrong shard are seen. `snapshots` are those of
-    the snapshot store, by name, read before the log is.
+    the snapshot store, by name and read before the log is, with the segments that they name. `keeps_spans` is needed to
+    compare traces, and takes memory.
     """
 
     def __init__(
-        self, counts: Mapping[str, int] | None = None, snapshots: Mapping[str, bytes] | None = None
+        self,
+        counts: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, bytes] | None = None,
+        *,
+        keeps_spans: bool = False,
     ) -> None:
         self.orders = Orders()
         self.shelves = Shelves()
         self.owners = Owners(counts or {})
         self.causes = Causes()
         self.saved = Saved(snapshots or {})
+        self.trails = Trails(keeps_spans=keeps_spans)
         self.unreadable: list[Finding] = []
         self.entries = self.records = 0
         self.first_seq = self.last_seq = 0
@@ -80,5 +87,8 @@ class History:
                 self.orders.take(address, entry, states)
             case "inventory":
                 self.shelves.take(address, entry, states)
-        self.causes.take_record(address, entry, record.facts)
+        facts = record.facts
+        self.causes.take_record(address, entry, facts)
+        self.causes.take_letters(record.letters)
+        self.trails.take(entry, states, facts)
         self.saved.take(address, entry, states)
