@@ -13,13 +13,13 @@ from actors.actor import Actor, State
 from messages.record import (
     Change,
     Cursor,
-    RawRecord,
     Snapshot,
     decode_snapshot,
     encode_snapshot,
 )
 from runtime.archive import Archive, Segment, name_of
 from runtime.log import DamagedError, Log
+from runtime.succession import Succession
 
 STREAM_PREFIX = "ORDER"
 INTAKE = f"{STREAM_PREFIX}.created"
@@ -127,7 +127,7 @@ async def recall(
     `at_least` is a record that is known to be there: a replica that lags may not say so yet.
 
     Raises:
-        RecordError: its snapshot or one of its records is damaged, or newer than this program.
+        RecordError: its snapshot or one of its records is damaged, newer than this program, or not its own.
         DamagedError: a part of its archive is damaged, or gone before its time.
         BrokerLostError: the broker went away meanwhile.
     """
@@ -146,16 +146,19 @@ async def recall(
         now_ms = newest.time_ms if newest is not None else 0
         memory.archive = await _load_archive(log, address, snapshot, now_ms)
     if newest is not None:
-        memory.owner = RawRecord(newest.payload).owner
+        memory.owner = Succession().read(newest).owner
         at_least = max(at_least, newest.seq)
     if not at_least:
         memory.seq = 0  # RETENTION has taken the records; the next one is the journal's first.
     if at_least <= memory.seq:
         return memory
-    async with log.read(memory.seq, [address.journal]) as reader:
+    succession = Succession()
+    async with log.read(max(0, memory.seq - 1), [address.journal]) as reader:
         while memory.seq < at_least:
             for entry in await reader.take():
-                record = RawRecord(entry.payload)
+                record = succession.read(entry)
+                if entry.seq <= memory.seq:
+                    continue  # What the snapshot has is read again only for what has to follow it.
                 memory.owner = record.owner  # Of those that came while we read, too.
                 memory.seq = entry.seq
                 memory.unsaved += 1

@@ -37,7 +37,7 @@ from actors.actor import (
     Step,
 )
 from messages.codec import EncodeError
-from messages.record import Change, Cursor, Envelope, Letter, RawRecord, Record, encode_record
+from messages.record import Change, Cursor, Envelope, Letter, Record, encode_record
 from runtime.alarms import Alarms
 from runtime.clock import LogClock
 from runtime.faults import Faults, points
@@ -49,6 +49,7 @@ from runtime.log import BrokerLostError, Log, LogError, RefusedError, Superseded
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, Wake, fail_asks
 from runtime.past import Past
 from runtime.recall import Address, Memory, Taken, keep, recall
+from runtime.succession import Succession
 from runtime.tail import Tail
 from runtime.tracing import Span, Tracer
 from runtime.views import Views
@@ -193,7 +194,7 @@ class Shard:
         around, journal = self._around, self.address.journal
         newest = await around.log.last(journal)
         if newest is not None:
-            self._refuse_to_fight(RawRecord(newest.payload).owner)
+            self._refuse_to_fight(Succession().read(newest).owner)
         expect = None
         if self._past.owned_before:
             expect = newest.seq if newest is not None else 0
