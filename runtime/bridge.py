@@ -109,6 +109,11 @@ class Bridge:
         while self._link is not None:
             await self._changed.wait()
 
+    def leave_server(self, why: str) -> None:
+        """Give this connection up for one to another server, where there are several."""
+        if self._link is not None and len(self._address.servers) > 1:
+            self._link.end(why)
+
     async def request(
         self,
         subject: str,
@@ -166,7 +171,7 @@ class Bridge:
             self.has_jetstream = client.has_jetstream
             self._use(client.link)
             await client.link.ended.wait()
-            self._report(f"the connection ended: {client.last_error or 'closed by the broker'}")
+            self._report(f"the connection ended: {client.last_error or client.link.why_ended}")
         except _TROUBLES as trouble:
             why = client.describe(trouble)
             if not self._was_accepted and _is_refusal(trouble):
@@ -223,7 +228,7 @@ class Bridge:
         error = context.get("exception")
         _logger.error("broker_client_failed", message=context.get("message"), exc_info=error)
         if self._link is not None:
-            self._link.ended.set()
+            self._link.end("the client failed")
 
 
 class _Client(Client):
@@ -243,7 +248,7 @@ class _Client(Client):
         # A write never blocks (asyncio keeps what does not fit), and the end of the reading is the
         # one sign that comes however a connection ends.
         self.link = Link(self._transport.write, self.max_payload)
-        self._reading_task.add_done_callback(lambda _: self.link.ended.set())
+        self._reading_task.add_done_callback(lambda _: self.link.end("closed by the broker"))
 
     @property
     def is_encrypted(self) -> bool:

@@ -9,6 +9,8 @@ from runtime.config_parsers import is_loopback, seen
 from runtime.config_variables import AppEnv, Config
 from supervisors.backoff import Backoff
 
+RETENTION_DEADLINES = 2  # One to run out, and as long again for a stop and a restart.
+
 Contradiction = tuple[tuple[str, ...], str]
 
 
@@ -17,6 +19,7 @@ def contradictions(config: Config) -> Iterator[Contradiction]:
     yield from _broker(config)
     yield from _doors(config)
     yield from _restarts(config)
+    yield from _retention(config)
     if config.app_env is AppEnv.PRODUCTION:
         yield from _production(config)
 
@@ -86,6 +89,15 @@ def _restarts(config: Config) -> Iterator[Contradiction]:
         yield (
             ("RESTART_INTENSITY", "RESTART_PERIOD", "RESTART_BACKOFF_MIN", "RESTART_BACKOFF_MAX"),
             never,
+        )
+
+
+def _retention(config: Config) -> Iterator[Contradiction]:
+    least_s = RETENTION_DEADLINES * max(config.payment_deadline_s, config.reservation_ttl_s)
+    if config.retention_s < least_s:
+        yield (
+            ("RETENTION", "PAYMENT_DEADLINE", "RESERVATION_TTL"),
+            f"what an order waits for could expire unheard; write RETENTION={least_s:.4g}s or more",
         )
 
 

@@ -193,6 +193,13 @@ class Config:
         "how long handled facts and finished orders stay readable",
     )
 
+    accept_loss: bool = _env(
+        "ACCEPT_LOSS",
+        parse.switch,
+        "off",
+        "start although records expired unread or a companion of the log is gone; what is missing is logged",
+    )
+
     faults: bool = _env(
         "FAULTS", parse.switch, "off", "fault injection; refused when APP_ENV=production"
     )

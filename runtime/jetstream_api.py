@@ -18,6 +18,7 @@ STREAM_NOT_FOUND: Final = 10059
 _NO_MESSAGE: Final = 10037
 _WRONG_LAST_SEQUENCE: Final = {10071, 10164}
 _NOT_ENABLED: Final = {10039, 10076}  # JetStream is off for the account, for the server.
+_OVERLAPS: Final = 10065  # Another stream takes our subjects.
 _FULL: Final = {10023, 10028, 10047}  # Resources, memory, storage: nothing was stored.
 _STORE_FAILED: Final = 10077  # Of a limit ("maximum ...": not stored) or of the disk (who knows).
 
@@ -156,6 +157,8 @@ def translated(error: ApiError, what: str) -> LogError:
         return FencedError(text)
     if error.err_code in _NOT_ENABLED:
         return BrokerConfigError(f"{text}: enable JetStream for this account of the broker")
+    if error.err_code == _OVERLAPS:
+        return BrokerConfigError(f"{text}: delete that stream, or use an account of its own")
     full = error.err_code == _STORE_FAILED and "maximum" in error.description
     if full or error.err_code in _FULL or 400 <= error.code < 500:
         return RefusedError(text)

@@ -41,6 +41,7 @@ class Link:
 
     def __init__(self, write: Callable[[bytes], None], payload_bytes_max: int) -> None:
         self.ended = trio.Event()
+        self.why_ended = ""
         self.payload_bytes_max = payload_bytes_max
         self._write = write
         self._on_message: dict[int, OnMessage] = {}
@@ -49,6 +50,11 @@ class Link:
         self._names = itertools.count(1)
         self._inbox = f"_INBOX.{uuid.uuid4().hex}"
         self.subscribe(f"{self._inbox}.answer.*", self._on_answer, lambda _: None)
+
+    def end(self, why: str) -> None:
+        """Use it no more. The first reason counts."""
+        self.why_ended = self.why_ended or why
+        self.ended.set()
 
     def publish(
         self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None

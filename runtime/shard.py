@@ -151,7 +151,8 @@ class Shard:
     @property
     def vitals(self) -> Vitals:
         """What it is busy with, for those who watch."""
-        return Vitals(len(self.mailbox), len(self._calls), self._is_idle, self._progress_s)
+        waiting, calls = len(self.mailbox), len(self._calls)
+        return Vitals(waiting, calls, self._is_idle, self._progress_s, self._memory.seq)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Recover, take over, and hear facts until something fails; a supervised child.

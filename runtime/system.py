@@ -19,7 +19,7 @@ root (one_for_one)
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
@@ -46,9 +46,10 @@ from runtime.faults.seams import (
     breakable_log,
     breakable_provider,
 )
+from runtime.footing import Footing
 from runtime.gateway import Gateway, Provider, open_gateway
 from runtime.jetstream import JetStreamLog, Layout
-from runtime.log import BrokerConfigError, BrokerLostError, SupersededError
+from runtime.log import BrokerConfigError, SupersededError
 from runtime.logs import log_report
 from runtime.metrics import Metrics
 from runtime.recall import Address
@@ -74,7 +75,6 @@ from supervisors import (
 NEVER_RESTART = (BrokerConfigError, SupersededError, ListenError, LedgerError)
 """Faults that a restart does not cure: the process ends with 78 and says why."""
 
-LINK_FALLS_S = 1.0  # It notices in the same tick; a second is for a machine that is very busy.
 SHARDS = 4  # Of an actor: enough that one slow append does not hold up the others.
 SHARD_START_S = 60.0  # Recovery reads what lies between a snapshot and now, at some 50 MB/s.
 SHARD_STOP_S = 10.0  # An append under way, and a last snapshot.
@@ -95,10 +95,12 @@ class System:
         self.injector = self._open_injector() if config.faults else None
         address = broker_address(config, self.embedded)
         self.bridge = breakable_bridge(address, config.instance_id, self.injector)
-        self._stream = JetStreamLog(self.bridge)
-        self.log = breakable_log(self._stream, self.injector)
+        stream = JetStreamLog(self.bridge)
+        self.log = breakable_log(stream, self.injector)
         self.clock = LogClock()
         self.shards = Shards(terms_of(config), shard_counts(config))
+        layout = Layout(config.retention_s, config.stream_replicas, self.shards.counts)
+        self.footing = Footing(self.bridge, stream, layout, accept_loss=config.accept_loss)
         self.tail = Tail(self.log, self.shards.routes(), self.clock, self.injector)
         self.views = Views(self.log, renew_s=config.retention_s / 4)
         self.desk = Desk(
@@ -154,9 +156,9 @@ class System:
     def _core(self) -> SupervisorSpec:
         actors = [child_supervisor(actor, self._shards_of(actor)) for actor in self.shards.counts]
         children = (
-            ChildSpec("link", self._hold_link, start_timeout_s=float("inf")),
-            ChildSpec("tail", self._run_on_link, (self.tail.run,)),
-            ChildSpec("views", self._run_on_link, (self.views.run,)),
+            ChildSpec("link", self.footing.hold, start_timeout_s=float("inf")),
+            ChildSpec("tail", self.footing.run_on, (self.tail.run,)),
+            ChildSpec("views", self.footing.run_on, (self.views.run,)),
             child_supervisor("actors", self._supervisor(Strategy.ONE_FOR_ONE, tuple(actors))),
         )
         return self._supervisor(Strategy.REST_FOR_ONE, children)
@@ -165,7 +167,7 @@ class System:
         children = tuple(
             ChildSpec(
                 str(address),
-                self._run_on_link,
+                self.footing.run_on,
                 (self.shards.run, address, self._surroundings),
                 start_timeout_s=SHARD_START_S,
                 shutdown_s=SHARD_STOP_S,
@@ -227,32 +229,6 @@ class System:
             task_status.started()
             await trio.sleep_forever()
 
-    async def _hold_link(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Live as long as one connection to the broker does."""
-        config = self.config
-        await self.bridge.wait_connected()
-        layout = Layout(config.retention_s, config.stream_replicas, self.shards.counts)
-        await self._stream.prepare(layout)
-        task_status.started()
-        await self.bridge.wait_disconnected()
-        raise BrokerLostError("the connection to the broker is gone")
-
-    async def _run_on_link(
-        self,
-        run: Callable[..., Awaitable[None]],
-        *args: object,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Run what stands on the connection. When that is lost, wait for the link to fall: one loss is one restart."""
-        try:
-            await run(*args, task_status=task_status)
-        except* BrokerLostError:
-            if not self.bridge.connected:
-                await trio.sleep(LINK_FALLS_S)
-            raise
-
     async def _keep_door(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -299,6 +275,7 @@ class System:
             f"{self.config.instance_id}.{self._process}",
             int(self.config.retention_s * 1000),
             self.injector,
+            self.config.accept_loss,
         )
 
     def _registry(self) -> CollectorRegistry:
@@ -318,10 +295,13 @@ class System:
         """Why this instance is not ready, as its tree has it."""
         if self.root is None:
             return ()  # The desk knows that nothing has started.
-        return vitals.unready(self.root.snapshot(), self._busy(), trio.current_time())
+        amiss = vitals.unready(self.root.snapshot(), self._busy(), trio.current_time())
+        return (*self.footing.reasons, *amiss)
 
     def _busy(self) -> vitals.Busy:
-        return {str(address): shard.vitals for address, shard in self.shards.running().items()}
+        shards = {str(address): shard.vitals for address, shard in self.shards.running().items()}
+        newest = max(shards.values(), key=lambda shard: shard.seq, default=None)
+        return {**shards, "tail": self.tail.vitals(newest), "views": self.views.vitals}
 
 
 def terms_of(config: Config) -> Terms:

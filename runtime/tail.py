@@ -20,6 +20,7 @@ from runtime.faults.hooks import is_doubled
 from runtime.log import Entry, Log
 from runtime.mailbox import Delivery, Mailbox
 from runtime.recall import JOURNALS, STREAM_PREFIX, Address
+from runtime.vitals import Vitals
 
 WINDOW_FACTS = 20_000  # Some seconds' worth at full load, some ten megabytes: what a restarted shard has missed.
 SAID_MAX = 1_000  # Records under way; each shard has one, so this only bounds what crashed shards leave behind.
@@ -49,6 +50,13 @@ class Tail:
         self._joined = trio.Event()
         self._rewind: trio.CancelScope | None = None
         self.position = 0
+        self._progress_s = 0.0
+
+    def vitals(self, newest: Vitals | None) -> Vitals:
+        """What it is busy with: it is behind until it has read what the `newest` of the shards here has appended."""
+        seq, since_s = (newest.seq, newest.progress_s) if newest is not None else (0, 0.0)
+        progress_s = max(self._progress_s, since_s)
+        return Vitals(0, 0, seq <= self.position, progress_s, self.position)
 
     def say(self, record: bytes, facts: Sequence[Envelope]) -> None:
         """Leave the facts of a record that is about to be appended, so that nobody here decodes them again."""
@@ -90,6 +98,7 @@ class Tail:
         async with self._log.read(self.position, [f"{STREAM_PREFIX}.>"]) as reader:
             while True:
                 entries = await reader.take()
+                self._progress_s = trio.current_time()
                 # A shard that joined meanwhile may have to hear older ones first: then these come again.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 for entry in entries:

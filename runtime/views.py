@@ -16,6 +16,7 @@ import trio
 from actors.actor import Actor, State
 from runtime.log import BrokerLostError, FencedError, Log, SupersededError
 from runtime.trace_context import trace_id_of
+from runtime.vitals import Vitals
 
 LINGER_S = 0.1  # Between two writes: each takes all that has gathered.
 SETTLES_S = 1.0  # An order that is not finished by then is written as it is; most are, and are written once.
@@ -54,6 +55,13 @@ class Views:
         self._watchers: dict[str, list[Watcher]] = {}
         self._writes = 0
         self._hurried = 0  # How many wait for everything to be written.
+        self._progress_s = 0.0
+
+    @property
+    def vitals(self) -> Vitals:
+        """What it is busy with, for those who watch."""
+        waiting = len(self._waiting) + len(self._writing)
+        return Vitals(waiting, 0, not waiting, self._progress_s)
 
     def put(self, order_id: str, actor: Actor, state: State, traceparent: str) -> None:
         """Let the newest version of an order be seen, where its actor shows any."""
@@ -63,6 +71,8 @@ class Views:
         if state.remains is None:
             earlier = self._waiting.get(order_id)
             due_s = earlier.due_s if earlier else trio.current_time() + SETTLES_S
+        if not self._waiting and not self._writing:
+            self._progress_s = trio.current_time()  # Before that there was nothing to do.
         self._waiting[order_id] = _Version(actor.view, state, traceparent, due_s)
         self._filled.set()
         for tell in self._watchers.get(order_id, ()):
@@ -153,6 +163,7 @@ class Views:
             if self._waiting:
                 self._filled.set()
         self._writes += 1
+        self._progress_s = trio.current_time()
         self._tell_written()
 
     def _tell_written(self) -> None:

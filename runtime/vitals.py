@@ -15,12 +15,13 @@ NOT_REQUIRED = frozenset({"admin"})  # Orders are taken without it.
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What a shard is busy with at one moment; `progress_s` is on trio's clock."""
+    """What a shard, the tail or the writer of views is busy with at one moment; `progress_s` is on trio's clock."""
 
     waiting: int
     calls: int
     is_idle: bool
     progress_s: float  # When it last took something up, or committed it.
+    seq: int = 0  # Of the newest record that it has appended, or read.
 
     def stalled_s(self, now_s: float) -> float | None:
         """For how long it has not got on, if that is too long."""

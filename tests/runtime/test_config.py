@@ -253,6 +253,13 @@ def test_clear_text_to_another_machine_is_accepted_when_asked_for() -> None:
     assert read(NATS_URL="tls://broker:4222")
 
 
+def test_facts_are_kept_for_longer_than_an_order_may_wait_for_them() -> None:
+    assert read(RETENTION="1h")
+    (fault,) = faults_of(RETENTION="59m")
+    assert "write RETENTION=3600s or more" in fault
+    assert faults_of(PAYMENT_DEADLINE="4d")
+
+
 PRODUCTION = {
     "APP_ENV": "production",
     "NATS_URL": "tls://broker:4222",

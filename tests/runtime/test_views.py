@@ -13,6 +13,7 @@ from runtime import views as module
 from runtime.log import BrokerLostError
 from runtime.memory import MemoryLog
 from runtime.views import Views
+from runtime.vitals import STALLED_AFTER_S
 
 
 class Page(State, frozen=True):
@@ -249,3 +250,18 @@ async def test_what_its_actor_does_not_show_is_not_kept(views: Views) -> None:
     views.put("o1", Recluse(), Page(1), "")
     assert await views.get("o1") is None
     await views.wait_written()
+
+
+async def test_views_that_nobody_writes_are_seen_to_wait(
+    views: Views, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    await trio.sleep(3600)
+    assert views.vitals.stalled_s(trio.current_time()) is None  # There is nothing to write.
+    put(views, "o1", 1)
+    await trio.sleep(STALLED_AFTER_S)
+    assert views.vitals.stalled_s(trio.current_time()) is None
+    await trio.sleep(0.1)
+    assert views.vitals.stalled_s(trio.current_time()) is not None
+    await nursery.start(views.run)
+    await trio.sleep(2)
+    assert views.vitals.is_idle

@@ -7,7 +7,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from messages.routing import Routes
+from runtime.clock import LogClock
+from runtime.memory import MemoryLog
 from runtime.recall import Address
+from runtime.tail import Tail
 from runtime.vitals import STALLED_AFTER_S, Vitals, describe, unready
 from supervisors import Kind, Node, State, Strategy
 
@@ -69,6 +73,20 @@ def test_a_shard_that_holds_something_and_does_not_get_on_is_a_reason(
     vitals: Vitals, reasons: tuple[str, ...]
 ) -> None:
     assert unready(tree(node("core/o.0")), {"o.0": vitals}, NOW_S) == reasons
+
+
+async def test_a_tail_that_has_not_read_what_was_appended_here_is_behind(
+    autojump_clock: MockClock,
+) -> None:
+    tail = Tail(MemoryLog(), Routes({}, {}), LogClock())
+    assert tail.vitals(None).is_idle
+    appended = Vitals(0, 0, is_idle=True, progress_s=trio.current_time(), seq=7)
+    await trio.sleep(STALLED_AFTER_S)
+    assert tail.vitals(appended).stalled_s(trio.current_time()) is None
+    await trio.sleep(0.1)
+    assert tail.vitals(appended).stalled_s(trio.current_time()) is not None
+    tail.position = 7
+    assert tail.vitals(appended).stalled_s(trio.current_time()) is None
 
 
 def test_a_root_that_has_not_started_everything_is_not_ready_even_if_all_children_run() -> None:

@@ -1,0 +1,106 @@
+"""What the core stands on: one connection, over which JetStream serves the streams that we know.
+
+The connection alone is not enough. A cluster that has lost its majority keeps its connections and stores nothing, and
+a stream can be deleted under our feet. So whoever stands here and is refused asks for a look, and there is one every
+few seconds anyway. If JetStream does not answer, all of the core falls at once and waits, which costs one restart
+and not one of each shard every second; if a stream is not what it was, the process ends.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+import trio
+
+from runtime.bridge import ANSWER_TIMEOUT_S, Bridge
+from runtime.jetstream import JetStreamLog, Layout
+from runtime.log import BrokerLostError, LogError, RefusedError
+
+LOOK_S = 2.0  # Three small requests each; a lost stream is noticed well within ten seconds.
+VERDICT_S = ANSWER_TIMEOUT_S + 1.0  # A look that has no answer by then is none.
+WAIT_MIN_S = 0.2
+WAIT_MAX_S = 2.0  # Also what is added to the time that a cluster takes to elect a leader.
+
+_logger = structlog.get_logger("runtime.footing")
+
+
+class Footing:
+    """One for the process. `hold` is the child that lives as long as a connection is of use."""
+
+    def __init__(
+        self, bridge: Bridge, log: JetStreamLog, layout: Layout, *, accept_loss: bool = False
+    ) -> None:
+        self._bridge, self._log = bridge, log
+        self._layout, self._accept_loss = layout, accept_loss
+        self._doubted = trio.Event()
+        self._looked = trio.Event()
+        self._is_waiting = False
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Why nothing can stand here now, in words that anyone may read."""
+        return ("JetStream does not serve the streams",) if self._is_waiting else ()
+
+    async def hold(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Wait for JetStream for as long as it takes; then last as long as it does.
+
+        Raises:
+            BrokerLostError: the connection is gone, or JetStream does not answer on it any more.
+            BrokerConfigError: the streams are not as they should be, or not those that we knew.
+        """
+        await self._wait_served()
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            await self._bridge.wait_disconnected()
+            nursery.cancel_scope.cancel()
+        raise BrokerLostError("the connection to the broker is gone")
+
+    async def run_on(
+        self,
+        run: Callable[..., Awaitable[None]],
+        *args: object,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run what stands here. When it loses the broker, see whether this falls: then one loss is one restart."""
+        try:
+            await run(*args, task_status=task_status)
+        except* BrokerLostError:
+            self._doubted.set()
+            with trio.move_on_after(VERDICT_S):
+                await self._looked.wait()
+            raise
+
+    async def _wait_served(self) -> None:
+        wait_s, trouble = WAIT_MIN_S, ""
+        try:
+            while True:
+                await self._bridge.wait_connected()
+                try:
+                    return await self._log.prepare(self._layout, accept_loss=self._accept_loss)
+                except (BrokerLostError, RefusedError) as error:  # Too few servers are up, perhaps.
+                    if str(error) != trouble:
+                        trouble = str(error)
+                        _logger.warning("jetstream_awaited", trouble=trouble)
+                    self._is_waiting = True
+                    self._try_another_server(error)
+                await trio.sleep(wait_s)
+                wait_s = min(WAIT_MAX_S, wait_s * 2)
+        finally:
+            self._is_waiting = False
+
+    async def _watch(self) -> None:
+        while True:
+            with trio.move_on_after(LOOK_S):
+                await self._doubted.wait()
+            self._doubted = trio.Event()
+            try:
+                await self._log.verify()
+            except BrokerLostError as error:
+                self._try_another_server(error)
+                raise
+            looked, self._looked = self._looked, trio.Event()
+            looked.set()
+
+    def _try_another_server(self, error: LogError) -> None:
+        """The one that we are connected to may be alone on its side of a partition."""
+        self._bridge.leave_server(str(error))
