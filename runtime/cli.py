@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from runtime.cli_fault import fault
+from runtime.cli_fault import fault, seconds
 from runtime.config import ConfigError, load
 
 EXIT_FAILED = 1
@@ -255,6 +255,59 @@ def bench(
 
     by = "intake" if intake else "ask"
     show_figures("orders bench", run_bench(Plan(orders, in_flight, paced, rate, by)), as_json)
+
+
+@app.command()
+def chaos(
+    row: Annotated[
+        list[str] | None, typer.Option("--row", metavar="F1", help="Once or more often.")
+    ] = None,
+    all_rows: Annotated[bool, typer.Option("--all", help="Every row that applies.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Show the rows, and run none.")] = False,
+    brokers: Annotated[int, typer.Option(help="1, or a cluster of 3.")] = 1,
+    faults: Annotated[int | None, typer.Option(min=0, help="So many; else the row's own.")] = None,
+    orders: Annotated[int, typer.Option(min=0, help="At least so many.")] = 0,
+    rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="New orders a second.")] = 20.0,
+    lasts: Annotated[
+        float, typer.Option("--for", parser=seconds, metavar="DURATION", help="At least so long.")
+    ] = "0s",  # type: ignore[assignment]  # The parser is given the default, too.
+    seed: Annotated[int | None, typer.Option(help="Of what is left to chance.")] = None,
+    long: Annotated[bool, typer.Option("--long", help="Also faults of minutes each.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep all of it there; else only what went wrong is kept.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Break real processes under load, heal, and audit: brokers, an instance, a payment provider, customers.
+
+    Prints a line a row. Exits with 1 if an order was lost, somebody was charged twice or anything else that is promised
+    did not hold; with 3 if less happened than was planned, which proves nothing.
+    """
+    from runtime.chaos.row import Options
+    from runtime.commands import chaos as campaigns
+
+    if show:
+        campaigns.list_rows()
+        return
+    if brokers not in (1, 3):
+        raise typer.BadParameter("write 1 or 3", param_hint="--brokers")
+    if all_rows is bool(row):
+        raise typer.BadParameter("give --row, once or more often, or --all, or --list")
+    try:
+        rows = campaigns.chosen_rows(row or (), brokers)
+    except campaigns.NoSuchRowError as error:
+        raise typer.BadParameter(str(error), param_hint="--row") from error
+    options = Options(
+        campaigns.make_directory(out),
+        brokers=brokers,
+        faults=faults,
+        orders=orders,
+        rate=rate,
+        for_s=lasts,
+        seed=campaigns.new_seed() if seed is None else seed,
+        long=long,
+    )
+    sys.exit(campaigns.chaos(rows, options, keep=out is not None, as_json=as_json))
 
 
 def show_figures(title: str, figures: Mapping[str, Any], as_json: bool) -> None:

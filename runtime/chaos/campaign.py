@@ -93,7 +93,7 @@ async def _play(stage: Stage) -> bool:
     ends_s = trio.current_time() + options.for_s
     await _strike(stage)
     await trio.sleep_until(ends_s)
-    await stage.load.wait_begun(options.orders or 0)
+    await stage.load.wait_begun(options.orders)
     await _heal(stage)
     is_quiet = await _quieten(stage)
     if row.judge is not None:

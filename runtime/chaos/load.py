@@ -7,7 +7,7 @@ client saw is all that this file knows; it is held against the log and the ledge
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -140,6 +140,10 @@ class Load:
     def is_open(self) -> bool:
         """Whether new customers still come."""
         return not self._closing
+
+    def attempts_between(self, from_ms: int, until_ms: int) -> Iterator[Attempt]:
+        """Attempts sent in a span of wall-clock time."""
+        return (one for one in self.attempts if from_ms < one.at_ms < until_ms)
 
     def first_accept_after(self, since_s: float) -> float | None:
         """When the first acceptance was heard that was asked for after a moment (both monotonic)."""

@@ -1,8 +1,8 @@
 """What came of a campaign: its figures, its verdict with the reason, and the one line that says so. Pure."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -22,17 +22,17 @@ class Outcome:
     brokers: int
     seed: int
     planned: int
-    fired: int
-    began: int
-    accepted: int
-    lost: int
-    double_charged: int
-    recoveries_s: Sequence[float]
-    not_recovered: int
-    took_s: float
-    ending: Ending
-    reasons: Sequence[str]
-    invariants: dict[str, str]
+    fired: int = 0
+    began: int = 0
+    accepted: int = 0
+    lost: int = 0
+    double_charged: int = 0
+    recoveries_s: Sequence[float] = ()
+    not_recovered: int = 0
+    took_s: float = 0.0
+    ending: Ending = Ending.UNKNOWN
+    reasons: Sequence[str] = ()
+    invariants: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property

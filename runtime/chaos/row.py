@@ -34,7 +34,7 @@ class NotFiredError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What one campaign of one row is asked for. None is the row's own measure, or no lower bound.
+    """What one campaign of one row is asked for. None is the row's own measure; `orders` and `for_s` are lower bounds.
 
     `sync_interval` of the brokers is for planted bugs in tests alone.
     """
@@ -42,10 +42,12 @@ class Options:
     directory: Path
     brokers: int = 1
     faults: int | None = None
-    orders: int | None = None
+    orders: int = 0
     rate: float = 20.0
     for_s: float = 0.0
     seed: int = 0
+    long: bool = False
+    """Also what takes minutes each."""
     sync_interval: str = SYNC_ALWAYS
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -109,5 +111,3 @@ class Row:
     judge: Strike | None = None
     in_mix: bool = True
     """Whether its strikes belong among those of the mixed row; they must need no ground of their own."""
-    planned: Callable[[Options], int] | None = field(default=None)
-    """How many faults a `run` plans, where that is not `faults`."""

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from runtime.chaos.row import Row
-from runtime.chaos.rows import processes
+from runtime.chaos.rows import brokers, processes
 
-MODULES = (processes,)
+MODULES = (processes, brokers)
 
 
 def all_rows() -> Mapping[str, Row]:
