@@ -209,6 +209,71 @@ def describe() -> None:
 
 
 @app.command()
+def audit(
+    journal: Annotated[
+        Path | None, typer.Option(help="What clients were told: JSON lines, one an attempt.")
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="The payment provider's ledger. The built-in one's is found by itself."),
+    ] = None,
+    marks: Annotated[
+        Path | None, typer.Option(help="The faults that were injected: JSON lines.")
+    ] = None,
+    traces: Annotated[
+        list[Path] | None, typer.Option(help="A trace file (ORDERS_TRACE_FILE); repeatable.")
+    ] = None,
+    logs: Annotated[
+        list[Path] | None, typer.Option(help="An instance's or a broker's log; repeatable.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the run, as SVG or PNG by the file's ending.")
+    ] = None,
+    running: Annotated[
+        bool | None,
+        typer.Option(
+            "--running/--at-rest",
+            help="Whether orders may still be on their way.",
+            show_default="whether an instance runs",
+        ),
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="The journal has every request ever made.")
+    ] = False,
+    outage: Annotated[
+        bool, typer.Option("--outage", help="A provider that was away explains parked orders.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every invariant on the whole log, with or without an instance running.
+
+    Exits with 0 if all that could be checked holds, 1 if an invariant is broken, 3 if nothing can be said, for
+    instance of an empty log; 2 if a file is not what it should be.
+    """
+    from runtime.commands.audit import Wanted, audit_log, check_picture
+    from runtime.commands.running import run
+
+    if picture is not None:
+        try:
+            check_picture(picture)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--picture") from error
+    wanted = Wanted(
+        journal,
+        ledger,
+        marks,
+        traces or (),
+        logs or (),
+        picture,
+        running,
+        complete,
+        outage,
+        as_json,
+    )
+    run(audit_log, load(), wanted)
+
+
+@app.command()
 def demo(
     orders: Annotated[int, typer.Option(min=2, help="At most so many of the excerpt's.")] = 10_000,
     clients: Annotated[int, typer.Option(min=1, max=200, help="Customers at a time.")] = 16,
