@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from runtime.cli_dead import dead
 from runtime.cli_fault import fault, seconds
 from runtime.config import ConfigError, load
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 stock = typer.Typer(help="Set and list the stock of a running instance.", no_args_is_help=True)
 app.add_typer(stock, name="stock")
 app.add_typer(fault, name="fault")
+app.add_typer(dead, name="dead")
 
 export = typer.Typer(
     help="Write what the broker has as JSON lines. No instance needs to run: without NATS_URL the"

@@ -61,8 +61,8 @@ async def store_letter(log: Log, address: Address, letter: Letter, burial: str) 
     place = f"{letter.seq}.{letter.index}" if letter.seq else burial
     headers = {
         LETTER_ID: f"{address}.{place}"[:128],
-        TYPE: _printable(letter.type[:100]),
-        REASON: _printable(letter.reason),
+        TYPE: printable(letter.type[:100]),
+        REASON: printable(letter.reason),
     }
     await log.append(address.letters, encode_letter(letter), headers=headers)
 
@@ -72,8 +72,8 @@ async def store_decision(log: Log, subject: str, decision: Decision) -> int:
     headers = {
         LETTER_ID: decision.letter_id,
         DECISION: decision.decision,
-        DECIDED_BY: _printable(decision.by),
-        REASON: _printable(decision.reason),
+        DECIDED_BY: printable(decision.by),
+        REASON: printable(decision.reason),
         REPLAYED_AS: str(decision.replayed_as),
     }
     return await log.append(subject, b"", headers=headers)
@@ -121,6 +121,6 @@ def key_in(letter: Letter) -> str:
         raise DecodeError(f"no {letter.type}: {error}") from error
 
 
-def _printable(text: str) -> str:
-    """One line of ASCII, as a header allows."""
+def printable(text: str) -> str:
+    """One line of ASCII, at most 500 characters, as a header allows."""
     return "".join(c if " " <= c <= "~" else "?" for c in text[:500]) or "?"

@@ -13,14 +13,11 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from betterproto import Message
 
 from actors.actor import State
-from messages.codec import DecodeError, decode, descriptor, message_class
 from messages.record import (
     Change,
     Envelope,
@@ -31,9 +28,12 @@ from messages.record import (
     decode_snapshot,
 )
 from runtime.addressing import read_intake
-from runtime.commands.output import write_lines
+from runtime.commands.dead_words import body_of, summary
+from runtime.commands.output import moment, plain, write_lines
 from runtime.config_variables import Config
+from runtime.dead_letters import read_letters
 from runtime.desk import read_stock
+from runtime.letters import decision_in, letter_id_in
 from runtime.log import DamagedError, Entry, Log
 from runtime.reading import actor_at, open_broker, public_view, read_to_end
 from runtime.recall import INTAKE, JOURNALS, LETTERS, Address
@@ -162,46 +162,27 @@ async def export_letters(config: Config) -> None:
 
 
 async def write_letters(log: Log, write: Write) -> None:
-    """Every dead letter once, however often a crash let it be stored."""
+    """Every dead letter once, however often a crash let it be stored, with what was decided about it."""
     damage = _Damage()
-    seen: set[str] = set()
+    letters = await read_letters(log)
+    left = set(letters)
 
     def new_letter(entry: Entry) -> Iterator[Json]:
-        letter_id = entry.headers.get("Orders-Letter-Id", f"{entry.subject}.{entry.seq}")
-        if letter_id not in seen:
-            yield _letter(letter_id, entry, decode_letter(entry.payload))
-            seen.add(letter_id)
+        letter_id = letter_id_in(entry)
+        if letter_id in left and decision_in(entry) is None:
+            letter = decode_letter(entry.payload)
+            left.remove(letter_id)
+            yield {
+                **summary(letters[letter_id]),
+                "body": body_of(letter),
+                "payload": b64encode(letter.payload).decode(),
+            }
 
     async def on_entries(entries: Sequence[Entry]) -> None:
         await write([letter for entry in entries for letter in damage.guard(new_letter, entry)])
 
     await read_to_end(log, [f"{LETTERS}.>"], on_entries)
     damage.tell()
-
-
-def _letter(letter_id: str, entry: Entry, letter: Letter) -> Json:
-    about = {"seq": letter.seq, "index": letter.index, "subject": letter.subject or None}
-    return {
-        "id": letter_id,
-        **_place(entry),
-        "about": about if letter.seq else None,
-        "type": letter.type,
-        "order_id": letter.correlation_id or None,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "retryable": letter.retryable,
-        "trace_id": trace_id_of(letter.traceparent),
-        "body": _body(letter),
-        "payload": b64encode(letter.payload).decode(),
-    }
-
-
-def _body(letter: Letter) -> Json | None:
-    """What the letter is about, where it can be read at all."""
-    try:
-        return plain(decode(message_class(letter.type), letter.payload))
-    except DecodeError:
-        return None
 
 
 # --- common ---
@@ -229,23 +210,4 @@ class _Damage:
 
 
 def _place(entry: Entry) -> dict[str, Any]:
-    at = datetime.fromtimestamp(entry.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return {"seq": entry.seq, "subject": entry.subject, "time": at}
-
-
-def plain(message: Message) -> dict[str, Any]:
-    """A message as JSON has it, under the names of its `.proto`; integers stay integers."""
-    names = (field.name for field in descriptor(type(message).__name__).fields)
-    return {name: _plain(getattr(message, name)) for name in names}
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case list():
-            return [_plain(item) for item in value]
-        case Message():
-            return plain(value)
-        case bytes():
-            return b64encode(value).decode()
-        case _:
-            return value
+    return {"seq": entry.seq, "subject": entry.subject, "time": moment(entry.time_ms)}

@@ -15,7 +15,8 @@ from messages.record import Cursor, Envelope, Record, encode_record
 from runtime import logs
 from runtime.bridge import Address as BrokerAddress
 from runtime.bridge import Bridge
-from runtime.commands.export import plain, write_events, write_letters, write_orders
+from runtime.commands.export import write_events, write_letters, write_orders
+from runtime.commands.output import plain
 from runtime.config import load
 from runtime.config_variables import LogLevel
 from runtime.embedded import EmbeddedServer
