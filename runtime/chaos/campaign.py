@@ -52,7 +52,7 @@ async def _staged(row: Row, options: Options, setting: Setting) -> AsyncIterator
     instance = Instance(directory, http, environ, host=setting.instance_host)
     load = Load(
         http,
-        lambda: instance.http,
+        lambda: stage.instance.http,
         directory / "journal.jsonl",
         seed=options.seed,
         rate=options.rate,

@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 CHUNK_BYTES = 65_536
+IDLE_S = 2.0  # Servers commonly hang up after 5 s: let go first.
 JSON = (("Content-Type", "application/json"),)
 
 
@@ -78,8 +79,7 @@ class Http:
     ) -> Answer:
         connection = None
         try:
-            connection = self._idle[address].pop() if self._idle[address] else None
-            connection = connection or await _connect(address)
+            connection = await self._take_idle(address) or await _connect(address)
             answer = await connection.exchange(
                 h11.Request(
                     method=method,
@@ -97,10 +97,20 @@ class Http:
                 await connection.close()
             raise
         if connection.reusable:
+            connection.used_s = trio.current_time()
             self._idle[address].append(connection)
         else:
             await connection.close()
         return answer
+
+    async def _take_idle(self, address: str) -> "_Connection | None":
+        """The connection used last; none that its server may be about to close."""
+        idle = self._idle[address]
+        if idle and trio.current_time() - idle[-1].used_s < IDLE_S:
+            return idle.pop()
+        while idle:
+            await idle.pop().close()
+        return None
 
 
 async def _connect(address: str) -> "_Connection":
@@ -113,6 +123,7 @@ async def _connect(address: str) -> "_Connection":
 class _Connection:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
+        self.used_s = 0.0
         self._h11 = h11.Connection(h11.CLIENT)
 
     async def exchange(self, request: h11.Request, body: bytes) -> Answer:

@@ -1,6 +1,7 @@
 """One `orders run` of a campaign, kept running as a platform would: what ends without being told to starts again."""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,8 +15,10 @@ from runtime.chaos.host import LOOPBACK, Host
 from runtime.chaos.http import JSON, Answer, Http, NoAnswerError
 from runtime.chaos.process import Process, free_port, wait_for
 
+EXIT_SUPERSEDED = 78
 READY_S = 90.0
 LOOK_AGAIN_S = 0.02
+RESTART_PAUSE_S = 0.5  # What a platform grants a process that ends by itself again and again.
 
 
 class Instance:
@@ -79,7 +82,10 @@ class Instance:
                 code = self.process.exit_code
                 assert code is not None
                 self.ends.append(code)
-                self.start()
+                if code != -signal.SIGKILL:
+                    await trio.sleep(RESTART_PAUSE_S)
+                if self._wanted:
+                    self.start()
             await trio.sleep(LOOK_AGAIN_S)
 
     async def kill(self) -> None:
@@ -90,6 +96,10 @@ class Instance:
         """As `kill -9` does, and let it be."""
         self._wanted = False
         await self.process.kill()
+
+    def release(self) -> None:
+        """Let it be, whatever becomes of it."""
+        self._wanted = False
 
     async def stop(self) -> int:
         """SIGTERM, and let it be; returns its exit code."""

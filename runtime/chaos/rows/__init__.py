@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from runtime.chaos.row import Row
-from runtime.chaos.rows import brokers, processes
+from runtime.chaos.rows import brokers, mixed, processes, provider, wire
 
-MODULES = (processes, brokers)
+MODULES = (processes, brokers, provider, wire, mixed)
 
 
 def all_rows() -> Mapping[str, Row]:
