@@ -377,6 +377,37 @@ def chaos(
     sys.exit(campaigns.chaos(rows, options, keep=out is not None, as_json=as_json))
 
 
+@app.command()
+def explore(
+    seeds: Annotated[int, typer.Option(min=1, help="How many runs.")] = 1_000,
+    first: Annotated[int, typer.Option(min=0, metavar="SEED", help="Of the first of them.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes at a time.")] = 1,
+    limit_s: Annotated[
+        float | None,
+        typer.Option(
+            "--time", parser=seconds, metavar="DURATION", help="Begin none after so long."
+        ),
+    ] = None,
+    replay: Annotated[
+        int | None, typer.Option(min=0, metavar="SEED", help="Play this one again, and tell it.")
+    ] = None,
+    small: Annotated[
+        bool, typer.Option("--shrink", help="Cut a failing run down to what it needs to fail.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate: real actors and supervisors, a log in memory, virtual time, faults drawn from seeds; every run audited.
+
+    The same seed is the same run, to the byte. Exits with 1 if an invariant was broken, with 3 if none was but
+    something that should happen sometimes never did.
+    """
+    from runtime.commands.explore import run_explore, run_replay
+
+    if replay is not None:
+        sys.exit(run_replay(replay, shrinks=small))
+    sys.exit(run_explore(seeds, first, jobs, limit_s, shrinks=small, as_json=as_json))
+
+
 def show_figures(title: str, figures: Mapping[str, Any], as_json: bool) -> None:
     """Print figures for people, or as one JSON object for machines."""
     if as_json:

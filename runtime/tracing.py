@@ -151,8 +151,9 @@ class RecordedSpan(Span):
 class Tracer:
     """Opens spans. Without an SDK it opens none, and still gives every order a trace id of its own."""
 
-    def __init__(self, sdk: "Sdk | None" = None) -> None:
+    def __init__(self, sdk: "Sdk | None" = None, *, rng: random.Random | None = None) -> None:
         self._sdk = sdk
+        self._rng = rng or random.Random()  # noqa: S311  # Ids that do not repeat, and no secrets.
 
     @property
     def dropped(self) -> int:
@@ -171,9 +172,9 @@ class Tracer:
         parent = _context_of(traceparent or "", tracestate or "")
         if parent is not None:
             return self._child(name, parent, attributes, kind)
-        trace_id = random.getrandbits(128) or 1
+        trace_id = self._rng.getrandbits(128) or 1
         if self._sdk is None or not self._sdk.samples(trace_id, name):
-            return Span(f"00-{trace_id:032x}-{random.getrandbits(64) or 1:016x}-00")
+            return Span(f"00-{trace_id:032x}-{self._rng.getrandbits(64) or 1:016x}-00")
         self._sdk.ids.next_trace_id = trace_id
         return RecordedSpan(
             self._sdk, self._sdk.tracer.start_span(name, _NOWHERE, kind, attributes)
