@@ -121,8 +121,10 @@ class _Sweep:
         async with self.stack:
             self.coverage.frames = (await self._place_one(())).passed
             await (self._cover() if points_max is None else self._sample(points_max))
-            for _ in range(pairs):
-                self.coverage.pairs += await self._reach(self._draw_pair())
+            for _ in range(pairs * TRIES):
+                if self.coverage.pairs < pairs:
+                    run = await self._place_one(self._draw_pair())
+                    self.coverage.pairs += len(run.fired) == len(run.wanted)
             await self._leave_ground()
 
     async def _cover(self) -> None:
@@ -130,11 +132,13 @@ class _Sweep:
         known = len(self.coverage.frames)
         place = 0
         while True:
-            fired = [await self._reach((Point(place, side),)) for side in Side]
-            if place >= known and not any(fired):
+            unreached = [side for side in Side if not await self._reach(Point(place, side))]
+            if place >= known and len(unreached) == len(Side):
                 return
+            # A place that few runs have is worth a few more tries.
+            unreached = [side for side in unreached if not await self._reach(Point(place, side))]
             self.coverage.existing += len(Side)
-            self.coverage.covered += sum(fired)
+            self.coverage.covered += len(Side) - len(unreached)
             place += 1
 
     async def _sample(self, count: int) -> None:
@@ -143,17 +147,17 @@ class _Sweep:
         points = [Point(place, side) for place in range(known) for side in Side]
         self.coverage.existing = len(points)
         for point in self.rng.sample(points, min(count, len(points))):
-            self.coverage.covered += await self._reach((point,))
+            self.coverage.covered += await self._reach(point)
 
     def _draw_pair(self) -> list[Point]:
         """A point, and a point of the recovery from the kill there."""
         places = len(self.coverage.frames), self.recovery_places
         return [Point(self.rng.randrange(most), self.rng.choice(list(Side))) for most in places]
 
-    async def _reach(self, points: Sequence[Point]) -> bool:
-        """Whether a kill happened at each point, in a few tries."""
+    async def _reach(self, point: Point) -> bool:
+        """Whether a kill happened there, in a few tries."""
         for _ in range(TRIES):
-            if len((await self._place_one(points)).fired) == len(points):
+            if (await self._place_one((point,))).fired:
                 return True
         return False
 
@@ -216,6 +220,7 @@ class Trap:
     """A rule that kills at the first of its points, and at the next one of those that pass after the restart."""
 
     def __init__(self, kill: Callable[[], None], points: Sequence[Point]) -> None:
+        self.wanted = points
         self.points = list(points)
         self.fired: list[str] = []
         self.passed: list[str] = []
