@@ -4,10 +4,10 @@ Drawn by matplotlib, which is an extra: everything else here works without it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.audit.evidence import Evidence
 from runtime.audit.journal import Op, Told
@@ -96,16 +96,14 @@ def _draw_sums(axes: "Axes", times: Times) -> None:
     for seconds, colour, name in (
         (times.accepted, ACCEPTED, "accepted"),
         (times.decided, DECIDED, "decided"),
+        (times.unanswered, UNANSWERED, "requests without an answer"),
     ):
         steps = [0.0, *seconds, times.end_s]
         counts = [*range(len(seconds) + 1), len(seconds)]
         label = f"{name} ({len(seconds):,})"
         axes.step(steps, counts, where="post", color=colour, label=label, linewidth=1.6)
-    axes.set_ylabel("orders so far")
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", frameon=False)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.set_ylabel("so far")
+    _finish(axes)
 
 
 def _draw_rates(axes: "Axes", times: Times) -> None:
@@ -114,21 +112,25 @@ def _draw_rates(axes: "Axes", times: Times) -> None:
     for seconds, colour, name in (
         (times.accepted, ACCEPTED, "accepted"),
         (times.decided, DECIDED, "decided"),
-        (times.unanswered, UNANSWERED, f"no answer ({len(times.unanswered):,})"),
+        (times.unanswered, UNANSWERED, "without an answer"),
     ):
         counts = Counter(int(at_s / width) for at_s in seconds)
         rates = [counts[n] / width for n in range(len(edges))]
-        if name.startswith("no answer"):
+        if colour == UNANSWERED:
             axes.bar(edges, rates, width, align="edge", color=colour, label=name, zorder=2)
         else:
             axes.step(edges, rates, where="post", color=colour, label=name, linewidth=1.2)
     axes.set_ylabel("each second")
     axes.set_xlabel("seconds from the beginning")
     axes.set_xlim(0, times.end_s)
+    _finish(axes)
+
+
+def _finish(axes: "Axes") -> None:
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", frameon=False, ncols=3)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _draw_faults(panels: Sequence["Axes"], marks: Sequence[Mark], times: Times) -> None:
@@ -154,5 +156,6 @@ def _draw_faults(panels: Sequence["Axes"], marks: Sequence[Mark], times: Times) 
             seen.add(mark.row)
             count = sum(one.row == mark.row for one in marks)
             top.plot([], [], color=shades[mark.row], linewidth=6, label=f"{mark.row} ({count})")
-    if seen:
-        top.legend(loc="upper left", frameon=False)
+    for axes in panels:  # Above the curves, where nothing is covered.
+        place: Mapping[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 9}
+        axes.legend(**place, frameon=False, fontsize=8, handlelength=1.2, columnspacing=1.2)
