@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
 
 import msgspec
 import trio
@@ -120,8 +119,6 @@ class _Group:
 class Shard:
     """One incarnation of one shard. It lives as long as nothing goes wrong."""
 
-    _incarnations = count(1)
-
     def __init__(
         self,
         address: Address,
@@ -129,13 +126,14 @@ class Shard:
         around: Surroundings,
         past: Past,
         on_taking: Callable[[], None] = lambda: None,
+        incarnation: int = 1,
     ) -> None:
         self.address = address
         self._on_taking = on_taking
         self.mailbox = Mailbox()
         self._actor, self._around, self._past = actor, around, past
         self._hooks = ShardHooks(around.faults, address) if around.faults is not None else None
-        self._owner = f"{around.instance_id}/{next(self._incarnations)}"
+        self._owner = f"{around.instance_id}/{incarnation}"
         self._turn = 0
         self._memory = Memory(actor)
         self._committed = Cursor()

@@ -3,6 +3,7 @@
 What has to outlive an incarnation (its past) is kept here; everything else begins anew with each start.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -25,6 +26,7 @@ class Shards:
         self._terms = terms
         self._pasts = {address: Past() for address in self.addresses()}
         self._running: dict[Address, Shard] = {}
+        self._incarnations = itertools.count(1)
         self._recovered: set[Address] = set()
         self._changed = trio.Event()
 
@@ -49,7 +51,8 @@ class Shards:
         """Run one incarnation; a supervised child."""
         actor = ACTORS[address.actor](self._terms, Place(address.shard, self.counts[address.actor]))
         announce = partial(self._announce, address)
-        shard = Shard(address, actor, surroundings(), self._pasts[address], announce)
+        past, incarnation = self._pasts[address], next(self._incarnations)
+        shard = Shard(address, actor, surroundings(), past, announce, incarnation)
         self._running[address] = shard
         await shard.run(task_status=task_status)
 

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -228,7 +227,6 @@ class Shop:
         provider: Provider | None = None,
     ) -> Process:
         """Start a process. It may use the name of an earlier one, as a container does: nothing may rest on names."""
-        Shard._incarnations = count(1)  # A new process counts anew.
         process = Process(
             self, instance_id, log or MemoryLog(self.store), provider or self.simulator
         )
