@@ -10,8 +10,6 @@ What a reply proves is in `runtime.gateway_contract`.
 """
 
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
@@ -147,25 +145,6 @@ def _or_unknown(reading: Reading, more: str = "") -> Verdict:
     if isinstance(reading, Verdict):
         return reading
     return Verdict(CallOutcome.UNKNOWN, reading.seen + more)
-
-
-@asynccontextmanager
-async def open_gateway(
-    base_url: str,
-    *,
-    call_timeout_s: float,
-    pool_size: int,
-    around: Callable[[Provider], Provider] = lambda provider: provider,
-) -> AsyncIterator[Gateway]:
-    """A gateway over HTTP with a connection for each slot, kept open between calls.
-
-    `around` may put something of its own between the gateway and the wire.
-    """
-    provider = HttpProvider(base_url, connections_max=pool_size)
-    try:
-        yield Gateway(around(provider), call_timeout_s=call_timeout_s, pool_size=pool_size)
-    finally:
-        await provider.aclose()
 
 
 class HttpProvider:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from runtime.bridge import Bridge
+from runtime.bridge import ANSWER_TIMEOUT_S, Bridge
 from runtime.link import Message, decode_headers
 from runtime.log import BrokerConfigError, BrokerLostError, FencedError, LogError, RefusedError
 
@@ -94,11 +94,15 @@ class Api:
         return answer
 
     async def try_call(
-        self, operation: str, arguments: Mapping[str, Any] | None = None
+        self,
+        operation: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> tuple[ApiError | None, Any]:
         """Like `call`, for those who can do something about an error."""
         payload = _encode(arguments) if arguments is not None else b""
-        message = await self.bridge.request(f"$JS.API.{operation}", payload)
+        message = await self.bridge.request(f"$JS.API.{operation}", payload, timeout_s=timeout_s)
         _check_served(message, operation)
         return _decode_answer(message.payload).error, msgspec.json.decode(message.payload)
 

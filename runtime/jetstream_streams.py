@@ -27,6 +27,9 @@ LOOKS: Final = (
     4  # At a stream that seems gone: a cluster that has just come up may not know it yet.
 )
 LOOK_AGAIN_S: Final = 0.5
+LOOK_TIMEOUT_S: Final = 2.0  # While a cluster elects a leader, a request is not late but lost.
+SILENCE_S: Final = 4.0  # Of a follower that is heard from every second.
+_NOBODY: Final = "ORDER.journal.nobody"
 _OURS: Final = "orders."  # Prefix of what we keep in a stream's metadata.
 _LOG_ID: Final = f"{_OURS}log"
 _SHARDS: Final = f"{_OURS}shards."  # One entry an actor, in the log's.
@@ -125,6 +128,8 @@ class Streams:
 
     async def _look(self) -> _Streams:
         found = {name: await _find(self._api, name) for name in NAMES}
+        if found[EVENTS] is not None:
+            await self._api.newest(EVENTS, _NOBODY)  # A cluster may describe streams, and not read.
         return {name: stream for name, stream in found.items() if stream is not None}
 
     async def _create_missing(self, layout: Layout, found: _Streams) -> _Streams:
@@ -159,7 +164,7 @@ class Streams:
 
 async def _find(api: Api, name: str) -> _Found | None:
     try:
-        error, answer = await api.try_call(f"STREAM.INFO.{name}")
+        error, answer = await api.try_call(f"STREAM.INFO.{name}", timeout_s=LOOK_TIMEOUT_S)
     except BrokerLostError:
         if api.bridge.connected and not api.bridge.has_jetstream:
             raise BrokerConfigError(
@@ -168,12 +173,27 @@ async def _find(api: Api, name: str) -> _Found | None:
             ) from None
         raise
     if error is None:
+        check_majority(name, answer.get("cluster") or {})
         state = answer["state"]
         subjects = state.get("num_subjects", 0)
         return _Found(answer["config"], state["messages"], subjects, state["last_seq"])
     if error.err_code == STREAM_NOT_FOUND:
         return None
     raise translated(error, f"stream {name}")
+
+
+def check_majority(name: str, cluster: Mapping[str, Any]) -> None:
+    """A leader that has lost its followers answers on for a while, though nothing can be stored any more.
+
+    Raises:
+        BrokerLostError: it hears from too few of them.
+    """
+    peers = cluster.get("replicas") or ()
+    heard = [p for p in peers if not p.get("offline") and p.get("active", 0) < SILENCE_S * 1e9]
+    if (1 + len(heard)) * 2 <= 1 + len(peers):
+        raise BrokerLostError(
+            f"stream {name} has lost its majority: {len(heard)} of {len(peers)} follow"
+        )
 
 
 def _loss(found: _Streams) -> str:

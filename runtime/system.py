@@ -20,7 +20,7 @@ root (one_for_one)
 
 import secrets
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
 from typing import Any
 
@@ -47,7 +47,8 @@ from runtime.faults.seams import (
     breakable_provider,
 )
 from runtime.footing import Footing
-from runtime.gateway import Gateway, Provider, open_gateway
+from runtime.gateway import Gateway, HttpProvider, Provider
+from runtime.gateway_line import Line
 from runtime.jetstream import JetStreamLog, Layout
 from runtime.log import BrokerConfigError, SupersededError
 from runtime.logs import log_report
@@ -116,7 +117,12 @@ class System:
         self.root: Supervisor | None = None
         self._process = secrets.token_hex(3)  # Two processes may have been given one name.
         self._provider = provider
-        self._gateway: Gateway | None = None
+        self._line = Line()
+        self._gateway = Gateway(
+            breakable_provider(self._line, self.injector),
+            call_timeout_s=config.payment_call_timeout_s,
+            pool_size=config.worker_pool_size,
+        )
         self._public = trio.CancelScope()
         self._public_closed = trio.Event()
 
@@ -202,32 +208,24 @@ class System:
     async def _run_gateway(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        config = self.config
-        call_timeout_s, pool_size = config.payment_call_timeout_s, config.worker_pool_size
         async with AsyncExitStack() as stack:
-            if self._provider is not None:
-                self._gateway = Gateway(
-                    breakable_provider(self._provider, self.injector),
-                    call_timeout_s=call_timeout_s,
-                    pool_size=pool_size,
-                )
-            else:
-                url = config.payment_gateway_url
-                if url is None:
-                    ledger = stack.enter_context(open_ledger(config.simulator_ledger))
-                    nursery = await stack.enter_async_context(trio.open_nursery())
-                    url = await nursery.start(partial(serve_simulator, Simulator(ledger)))
-                    _logger.info("payment_simulator_serving", url=url)
-                self._gateway = await stack.enter_async_context(
-                    open_gateway(
-                        url,
-                        call_timeout_s=call_timeout_s,
-                        pool_size=pool_size,
-                        around=partial(breakable_provider, faults=self.injector),
-                    )
-                )
+            client = self._provider
+            if client is None:
+                url = self.config.payment_gateway_url or await self._simulate_provider(stack)
+                pool_size = self.config.worker_pool_size
+                http = HttpProvider(url, connections_max=pool_size)
+                client = await stack.enter_async_context(aclosing(http))
+            stack.enter_context(self._line.leading_to(client))
             task_status.started()
             await trio.sleep_forever()
+
+    async def _simulate_provider(self, stack: AsyncExitStack) -> str:
+        """Start the built-in payment provider; returns its URL."""
+        ledger = stack.enter_context(open_ledger(self.config.simulator_ledger))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        url: str = await nursery.start(partial(serve_simulator, Simulator(ledger)))
+        _logger.info("payment_simulator_serving", url=url)
+        return url
 
     async def _keep_door(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -264,7 +262,6 @@ class System:
     # --- what is passed on ---
 
     def _surroundings(self) -> Surroundings:
-        assert self._gateway is not None  # It starts before the shards do.
         return Surroundings(
             self.log,
             self.tail,

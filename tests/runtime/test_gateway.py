@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -21,7 +21,6 @@ from runtime.gateway import (
     Gateway,
     HttpProvider,
     NoReplyError,
-    open_gateway,
 )
 from runtime.gateway_contract import Reply, Request
 from runtime.simulator import Simulator
@@ -260,8 +259,8 @@ async def over_http(
     async with trio.open_nursery() as nursery:
         simulator = Simulator(ledger, slow_s=0.02)
         url = await nursery.start(simulator_http.serve, simulator)
-        async with open_gateway(url, call_timeout_s=call_timeout_s, pool_size=pool_size) as gateway:
-            yield gateway
+        async with aclosing(HttpProvider(url, connections_max=pool_size)) as provider:
+            yield Gateway(provider, call_timeout_s=call_timeout_s, pool_size=pool_size)
         nursery.cancel_scope.cancel()
 
 

@@ -1,5 +1,6 @@
 """Streams that are lost, replaced or altered are told from those of a first start, and never made anew in silence."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from runtime import jetstream_streams
 from runtime.bridge import Address, Bridge
 from runtime.jetstream import JetStreamLog, Layout, StreamLostError, StreamMismatchError
 from runtime.jetstream_api import Api
+from runtime.log import BrokerLostError
 
 LAYOUT = Layout(retention_s=3600.0, replicas=1, shards={"order": 2})
 NAMES = ("ORDERS", "KV_orders", "OBJ_snapshots")
@@ -190,3 +192,22 @@ async def test_the_newest_of_a_subject_is_the_same_from_any_replica_and_from_the
         assert list(await reader.take()) == [found]
     assert await log.last("ORDER.created.o2") is None
     assert await log.get_view("o1") is None
+
+
+@pytest.mark.parametrize(
+    ("followers", "serves"),
+    [
+        ([], True),  # One server alone.
+        ([{"active": 900_000_000}, {"active": 1}], True),
+        ([{"active": 60_000_000_000}, {"active": 900_000_000}], True),
+        ([{"active": 60_000_000_000}, {"active": 60_000_000_000}], False),
+        ([{"active": 1, "offline": True}, {"active": 60_000_000_000}], False),
+        ([{"active": 1}, {"active": 1}, {"offline": True}, {"offline": True}], True),
+        ([{"active": 1}, {"offline": True}, {"offline": True}, {"offline": True}], False),
+    ],
+)
+def test_a_leader_without_a_majority_serves_nobody(
+    followers: list[dict[str, Any]], serves: bool
+) -> None:
+    with nullcontext() if serves else pytest.raises(BrokerLostError, match="lost its majority"):
+        jetstream_streams.check_majority("ORDERS", {"replicas": followers})
