@@ -43,6 +43,7 @@ class MemoryStore:
         self.snapshots: dict[str, bytes] = {}
         self.views: dict[str, bytes] = {}
         self.views_claim = 0
+        self.views_claimer: object = None
         self.payload_bytes_max = payload_bytes_max
         self.first_seq = 1
         self._newest: dict[str, Entry] = {}
@@ -189,24 +190,27 @@ class MemoryLog:
         return await self._ask("get_snapshot", name, lambda: self.store.snapshots.get(name))
 
     async def claim_views(self) -> None:
-        await self._ask("claim_views", "", self._claim_views)
+        renewed = self._claim is not None
+        self._claim = await self._ask("claim_views", "", partial(self._claim_views, renewed))
 
-    def _claim_views(self) -> None:
-        self._check_claim()
-        self._claim = self.store.views_claim = self.store.views_claim + 1
-
-    def _check_claim(self) -> None:
-        if self._claim not in (None, self.store.views_claim):
+    def _claim_views(self, renewed: bool) -> int:
+        if renewed and self.store.views_claimer is not self:
             raise FencedError("the views are claimed by another since")
+        self.store.views_claimer = self
+        self.store.views_claim += 1
+        return self.store.views_claim
 
     async def put_views(self, views: Mapping[str, bytes]) -> None:
         for order_id, view in views.items():
             check_key(order_id)
             self._check_size(order_id, view)
-        await self._ask("put_views", ",".join(views), lambda: self._put_views(views))
+        # By the claim of this moment: one that arrives after a later claim of our own comes too late, too.
+        put = partial(self._put_views, dict(views), self._claim)
+        await self._ask("put_views", ",".join(views), put)
 
-    def _put_views(self, views: Mapping[str, bytes]) -> None:
-        self._check_claim()
+    def _put_views(self, views: Mapping[str, bytes], claim: int | None) -> None:
+        if claim not in (None, self.store.views_claim):
+            raise FencedError("the views are claimed by another since")
         self.store.views.update(views)
 
     async def get_view(self, order_id: str) -> bytes | None:
