@@ -84,7 +84,7 @@ class Instance:
                 self.ends.append(code)
                 if code != -signal.SIGKILL:
                     await trio.sleep(RESTART_PAUSE_S)
-                if self._wanted:
+                if self._wanted and not self.process.running:
                     self.start()
             await trio.sleep(LOOK_AGAIN_S)
 

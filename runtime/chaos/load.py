@@ -95,6 +95,7 @@ class Load:
                     if self.under_way < CUSTOMERS_MAX:
                         nursery.start_soon(self._serve, wish(self._seed, self.begun, self.sku))
                         self.begun += 1
+                        self.under_way += 1
                     next_s = max(next_s + 1 / self.rate, trio.current_time() - 1)
                     await trio.sleep_until(next_s)
 
@@ -187,7 +188,6 @@ class Load:
     # --- one customer ---
 
     async def _serve(self, wanted: Wish) -> None:
-        self.under_way += 1
         try:
             order_id = await self._place(wanted)
             if order_id is None:
