@@ -11,6 +11,11 @@ from supervisors.backoff import Backoff
 
 RETENTION_DEADLINES = 2  # One to run out, and as long again for a stop and a restart.
 
+OUR_HEADERS = frozenset(
+    ("host", "content-type", "content-length", "idempotency-key", "prefer", "traceparent")
+)
+"""What a request says in its headers otherwise."""
+
 Contradiction = tuple[tuple[str, ...], str]
 
 
@@ -63,6 +68,11 @@ def _broker(config: Config) -> Iterator[Contradiction]:
 
 
 def _doors(config: Config) -> Iterator[Contradiction]:
+    if (config.tenant_header or "").lower() in OUR_HEADERS:
+        yield (
+            ("TENANT_HEADER",),
+            f"{config.tenant_header} says something else already; name another",
+        )
     if config.http_bind == config.admin_bind:
         yield ("HTTP_BIND", "ADMIN_BIND"), "both are one address; write another port in one"
     if config.faults and not config.insecure and not is_loopback(config.admin_bind.host):

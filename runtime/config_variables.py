@@ -141,6 +141,14 @@ class Config:
     admin_bind: Address = _env(
         "ADMIN_BIND", parse.address, "127.0.0.1:8081", "faults, supervision tree, metrics"
     )
+    tenant_header: str | None = _env(
+        "TENANT_HEADER",
+        parse.token,
+        None,
+        "the request header in which the platform in front says who the customer is: the same key of two tenants is"
+        " two orders, and an order without it is refused",
+        "unset: everybody is one tenant",
+    )
 
     order_shards: int = _env(
         "ORDER_SHARDS",

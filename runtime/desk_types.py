@@ -108,9 +108,13 @@ class OrderDesk(Protocol):
         ...
 
 
-def order_id_for(key: str) -> str:
-    """The order's id, derived from its Idempotency-Key: a repeat is the same order for ever, without a table."""
-    digest = base64.b32encode(hashlib.sha256(key.encode()).digest())
+def order_id_for(key: str, tenant: str | None = None) -> str:
+    """The order's id, derived from its Idempotency-Key: a repeat is the same order for ever, without a table.
+
+    Two tenants may use the same key: theirs are two orders. No tenant and no key has a space in it.
+    """
+    scoped = key if tenant is None else f"{tenant} {key}"
+    digest = base64.b32encode(hashlib.sha256(scoped.encode()).digest())
     return "o" + digest[:26].decode().lower()  # 130 bits: nobody meets another's order by chance.
 
 

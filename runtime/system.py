@@ -248,7 +248,8 @@ class System:
         self._public, self._public_closed = trio.CancelScope(), trio.Event()
         try:
             with self._public:
-                app = public_app(breakable_desk(self.desk, self.injector))
+                desk = breakable_desk(self.desk, self.injector)
+                app = public_app(desk, tenant_header=self.config.tenant_header)
                 await serve(app, str(self.config.http_bind), task_status=task_status)
         finally:
             self._public_closed.set()

@@ -31,6 +31,28 @@ def idempotency_key(request: Request) -> str:
     )
 
 
+def tenant(request: Request, name: str | None) -> str | None:
+    """Whose order it is, as the platform in front of us says in the header of that name; None where there is none."""
+    if name is None:
+        return None
+    tenants = request.headers.getlist(name)
+    match tenants:
+        case [one] if _KEY.fullmatch(one):
+            return one
+        case []:
+            seen = "There is none"
+        case [_]:
+            seen = "This one is not"
+        case _:
+            seen = f"There are {len(tenants)}"
+    raise Problem(
+        400,
+        f"The platform in front of this service says who the customer is in one {name} header of 1 to 255 visible"
+        f" ASCII characters. {seen}.",
+        kind="bad-tenant",
+    )
+
+
 def require_json(request: Request) -> None:
     """Only application/json, and only as UTF-8."""
     kinds = request.headers.getlist("content-type")

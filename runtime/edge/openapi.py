@@ -32,7 +32,7 @@ _APPLIED = {"Preference-Applied": {"description": "The wait that was granted.", 
 _ALLOW = {"Allow": {"description": "The methods of this path.", "schema": _TEXT}}
 
 _PROBLEMS = {
-    400: "Not HTTP, not JSON, or without a usable Idempotency-Key.",
+    400: "Not HTTP, not JSON, or without a usable Idempotency-Key (or tenant, where one is asked for).",
     404: "There is no such order.",
     405: "This path does not take this method.",
     408: "The body did not arrive in time.",
@@ -127,7 +127,6 @@ def _probe(name: str, summary: str) -> Json:
 
 
 _PATHS: Json = {
-    "/orders": {"post": _PLACE},
     "/orders/{order_id}": {"parameters": [_ORDER_ID], "get": _SHOW},
     "/orders/{order_id}/cancel": {"parameters": [_ORDER_ID], "post": _CANCEL},
     "/health": _probe("health", "Connected to NATS?"),
@@ -231,7 +230,20 @@ def _document(title: str, paths: Json, models: tuple[type[BaseModel], ...]) -> b
     )
 
 
-PUBLIC = _document("Orders", _PATHS, (PlaceOrder, *ANSWERS))
+def public(tenant_header: str | None) -> bytes:
+    """The document of the public address; a header that names the tenant is a parameter of placing an order."""
+    place = _PLACE
+    if tenant_header is not None:
+        tenant = _header(
+            tenant_header,
+            "Who the customer is, as the platform says; the same key of two tenants is two orders.",
+            {"type": "string", "pattern": "^[!-~]{1,255}$"},
+            required=True,
+        )
+        place = {**_PLACE, "parameters": [tenant, *_PLACE["parameters"]]}
+    return _document("Orders", {**_PATHS, "/orders": {"post": place}}, (PlaceOrder, *ANSWERS))
+
+
 ADMIN = _document("Orders, for operators", _ADMIN_PATHS, (Levels, Accepted, *ADMIN_ANSWERS))
 ADMIN_WITH_FAULTS = _document(
     "Orders, for operators who break things",

@@ -29,7 +29,13 @@ from runtime.edge.answers import (
     order_id_of,
 )
 from runtime.edge.bodies import new_order
-from runtime.edge.headers import idempotency_key, preferred_wait_s, require_json, traceparent
+from runtime.edge.headers import (
+    idempotency_key,
+    preferred_wait_s,
+    require_json,
+    tenant,
+    traceparent,
+)
 from runtime.edge.problems import Problem
 
 ANSWER_WITHIN_S = 2.0  # A client that hears 503 by then can still try another instance.
@@ -37,9 +43,16 @@ ANSWER_WITHIN_S = 2.0  # A client that hears 503 by then can still try another i
 T = TypeVar("T")
 
 
-def public_app(desk: OrderDesk, *, answer_within_s: float = ANSWER_WITHIN_S) -> Starlette:
-    """The application for HTTP_BIND."""
-    orders = _Orders(desk, answer_within_s)
+def public_app(
+    desk: OrderDesk, *, answer_within_s: float = ANSWER_WITHIN_S, tenant_header: str | None = None
+) -> Starlette:
+    """The application for HTTP_BIND; `tenant_header` names the header that says whose an order is."""
+    orders = _Orders(desk, answer_within_s, tenant_header)
+    document = openapi.public(tenant_header)
+
+    async def describe(_: Request) -> Response:
+        return json_bytes(document)
+
     probes = _Probes(desk)
     return build_app(
         [
@@ -50,24 +63,21 @@ def public_app(desk: OrderDesk, *, answer_within_s: float = ANSWER_WITHIN_S) -> 
             Route("/livez", probes.live),
             Route("/readyz", probes.ready),
             Route("/startupz", probes.started),
-            Route("/openapi.json", _describe),
+            Route("/openapi.json", describe),
         ]
     )
 
 
-async def _describe(_: Request) -> Response:
-    return json_bytes(openapi.PUBLIC)
-
-
 class _Orders:
-    def __init__(self, desk: OrderDesk, answer_within_s: float) -> None:
+    def __init__(self, desk: OrderDesk, answer_within_s: float, tenant_header: str | None) -> None:
         self._desk = desk
         self._within_s = answer_within_s
+        self._tenant_header = tenant_header
 
     async def place(self, request: Request) -> Response:
         require_json(request)
-        key = idempotency_key(request)
-        order = new_order(await request.body(), order_id_for(key))
+        order_id = order_id_for(idempotency_key(request), tenant(request, self._tenant_header))
+        order = new_order(await request.body(), order_id)
         placed = await self._soon(self._desk.place(order, traceparent=traceparent(request)))
         if placed.outcome is not Outcome.DONE:
             raise _refused(placed)

@@ -225,6 +225,7 @@ def test_other_programs_may_have_variables_too() -> None:
         ({"NATS_URL": "nats://broker:4222"}, "NATS_URL"),
         ({"NATS_URL": "nats://127.0.0.1,nats://10.0.0.1"}, "NATS_URL"),
         ({"FAULTS": "on", "ADMIN_BIND": "0.0.0.0:8081"}, "FAULTS and ADMIN_BIND"),
+        ({"TENANT_HEADER": "Idempotency-Key"}, "TENANT_HEADER"),
     ],
 )
 def test_what_cannot_be_together_is_refused(environ: dict[str, str], names: str) -> None:

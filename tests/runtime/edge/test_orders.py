@@ -1,5 +1,6 @@
 """The orders API as a client meets it, without sockets."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -7,6 +8,7 @@ import pytest
 import trio
 
 from runtime.desk_types import Unavailable, order_id_for
+from runtime.edge import public_app
 
 KEY = {"Idempotency-Key": "k-1"}
 
@@ -64,6 +66,68 @@ def test_an_order_id_is_a_subject_token_derived_from_the_key() -> None:
     assert order_id_for("k-1") == order_id_for("k-1") != order_id_for("k-2")
     assert len(order_id_for("k-1")) == 27
     assert order_id_for("k-1").isalnum()
+
+
+def test_ids_do_not_change_where_there_are_no_tenants_and_each_tenant_has_its_own() -> None:
+    assert order_id_for("k-1") == "opq24lilyluqhatse2xpex24byh"
+    assert order_id_for("k-1", "a") != order_id_for("k-1", "b") != order_id_for("k-1")
+    assert order_id_for("k-1", "a") == order_id_for("k-1", "a")
+    assert order_id_for("b:c", "a") != order_id_for("c", "a:b")
+    assert order_id_for("bc", "a") != order_id_for("c", "ab")
+
+
+@pytest.fixture
+async def tenants(desk: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an instance that is told who the customer is."""
+    app = public_app(desk, tenant_header="X-Tenant")
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        yield client
+
+
+async def test_the_same_key_of_two_tenants_is_two_orders_and_of_one_is_one(
+    tenants: httpx.AsyncClient, desk: Any, order: Any
+) -> None:
+    ids = []
+    for tenant in ("a", "b", "a"):
+        headers = {"Idempotency-Key": "k-1", "X-Tenant": tenant}
+        reply = await tenants.post("/orders", json=order, headers=headers)
+        assert reply.status_code == 202
+        ids.append(reply.json()["order_id"])
+    assert ids == [order_id_for("k-1", "a"), order_id_for("k-1", "b"), order_id_for("k-1", "a")]
+    assert set(desk.orders) == set(ids)
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ([], "There is none"),
+        ([b""], "This one is not"),
+        ([b"a b"], "This one is not"),
+        ([b"\xe9"], "This one is not"),
+        ([b"a" * 256], "This one is not"),
+        ([b"a", b"b"], "There are 2"),
+    ],
+)
+async def test_an_order_of_nobody_knows_whom_is_refused(
+    tenants: httpx.AsyncClient, desk: Any, order: Any, given: list[bytes], seen: str
+) -> None:
+    headers = [(b"Idempotency-Key", b"k-1"), *((b"X-Tenant", value) for value in given)]
+    reply = await tenants.post("/orders", json=order, headers=headers)
+    assert reply.status_code == 400
+    assert reply.json()["detail"].endswith(f"{seen}.")
+    assert "X-Tenant" in reply.json()["detail"]
+    assert desk.orders == {}
+
+
+async def test_who_the_customer_is_stands_in_the_description_where_it_is_asked_for(
+    tenants: httpx.AsyncClient, client: httpx.AsyncClient
+) -> None:
+    for asked, names in ((tenants, ["X-Tenant"]), (client, [])):
+        document = (await asked.get("/openapi.json")).json()
+        parameters = document["paths"]["/orders"]["post"]["parameters"]
+        required = [one["name"] for one in parameters if one["required"]]
+        assert required == [*names, "Idempotency-Key"]
 
 
 @pytest.mark.parametrize(
