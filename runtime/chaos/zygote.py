@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +22,7 @@ from runtime.embedded import dying_with_us
 
 ANSWER_S = 60.0  # The imports of a busy machine.
 PR_SET_PDEATHSIG = 1
+ENDED = -1  # In the place of a handle.
 
 
 class _Start(msgspec.Struct, frozen=True):
@@ -37,21 +38,23 @@ class Child:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._handle = os.pidfd_open(pid)
+        try:
+            self._handle = os.pidfd_open(pid)
+        except ProcessLookupError:  # It has ended already, and its log says why.
+            self._handle = ENDED
 
     def kill(self) -> None:
         """SIGKILL, at once; nothing if it has ended."""
-        if self._handle >= 0:
-            try:
+        if self._handle != ENDED:
+            with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-            except ProcessLookupError:
-                return
 
     async def wait_ended(self) -> None:
-        if self._handle >= 0:
+        await trio.lowlevel.checkpoint()
+        if self._handle != ENDED:
             await trio.lowlevel.wait_readable(self._handle)
             os.close(self._handle)
-            self._handle = -1
+            self._handle = ENDED
 
 
 class Zygote:
@@ -99,7 +102,8 @@ async def open_zygote() -> AsyncIterator[Zygote]:
 
 def main() -> None:
     """Fork an instance for each line on standard input, and say its process id."""
-    import runtime.instance  # noqa: F401  # All that an instance needs, ahead of time.
+    from runtime.config import load
+    from runtime.instance import run_instance
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody asks how they ended.
     me = os.getpid()
@@ -107,12 +111,12 @@ def main() -> None:
         start = msgspec.json.decode(line, type=_Start)
         pid = os.fork()
         if not pid:
-            _be_instance(start, me)
+            _be_instance(start, me, lambda: run_instance(load()))
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
 
 
-def _be_instance(start: _Start, parent: int) -> None:
+def _be_instance(start: _Start, parent: int, run: Callable[[], int]) -> None:
     """Run it in the place of this process, and never return."""
     code = 70
     try:
@@ -127,11 +131,7 @@ def _be_instance(start: _Start, parent: int) -> None:
         os.chdir(start.directory)
         os.environ.clear()
         os.environ.update(start.environ)
-
-        from runtime.config import load
-        from runtime.instance import run_instance
-
-        code = run_instance(load(os.environ))
+        code = run()
     except BaseException:  # noqa: BLE001  # It ends here, and its log says why.
         traceback.print_exc()
     finally:
