@@ -57,6 +57,7 @@ class _Found:
     """A stream as the broker describes it."""
 
     config: Mapping[str, Any]
+    created: str
     messages: int = 0
     subjects: int = 0
     last_seq: int = 0
@@ -70,13 +71,13 @@ _Streams = Mapping[str, _Found]
 
 
 class Streams:
-    """The streams as one process knows them: once prepared, they may only grow."""
+    """The streams as one process knows them: once prepared, they stay the same ones."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._layout: Layout | None = None
         self._log_id = ""
-        self._last_seq = 0
+        self._created: Mapping[str, str] = {}
 
     async def prepare(self, layout: Layout, *, accept_loss: bool = False) -> None:
         """Create the streams at the very first start; verify them at every other.
@@ -139,12 +140,11 @@ class Streams:
         for config in _configs(layout, log_id):
             if config["name"] not in found:
                 answer = await self._api.call(f"STREAM.CREATE.{config['name']}", config)
-                created[config["name"]] = _Found(answer["config"])
+                created[config["name"]] = _Found(answer["config"], answer["created"])
         return created
 
     def _check(self, found: _Streams, layout: Layout) -> None:
-        log = found[EVENTS]
-        log_id = self._log_id or log.log_id
+        log_id = self._log_id or found[EVENTS].log_id
         for config in reversed(list(_configs(layout, log_id))):
             name = config["name"]
             if found[name].log_id != log_id or not log_id:
@@ -154,12 +154,12 @@ class Streams:
                     f"stream {name} is not as configured: {'; '.join(differences)}."
                     " Configure what is there, or change the stream knowingly (nats stream edit)"
                 )
-        if log.last_seq < self._last_seq:
-            raise StreamLostError(
-                f"stream {EVENTS} ends at {log.last_seq} and has been at {self._last_seq}: it was"
-                " replaced or set back under way; restore it from a backup"
-            )
-        self._last_seq = log.last_seq
+            if found[name].created != self._created.get(name, found[name].created):
+                raise StreamLostError(
+                    f"stream {name} was replaced under way, by one created at {found[name].created}:"
+                    " what it held may be lost. Restore it from a backup, and start again"
+                )
+        self._created = {name: found[name].created for name in NAMES}
 
 
 async def _find(api: Api, name: str) -> _Found | None:
@@ -176,7 +176,9 @@ async def _find(api: Api, name: str) -> _Found | None:
         check_majority(name, answer.get("cluster") or {})
         state = answer["state"]
         subjects = state.get("num_subjects", 0)
-        return _Found(answer["config"], state["messages"], subjects, state["last_seq"])
+        return _Found(
+            answer["config"], answer["created"], state["messages"], subjects, state["last_seq"]
+        )
     if error.err_code == STREAM_NOT_FOUND:
         return None
     raise translated(error, f"stream {name}")

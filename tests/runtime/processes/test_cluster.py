@@ -21,7 +21,7 @@ pytestmark = [
     ),
 ]
 
-OUTAGE_S = 6.0  # A leader that is left alone answers on for a while, though it stores nothing.
+OUTAGE_S = 4.0  # A leader that is left alone answers on for a while, though it stores nothing.
 
 
 @pytest.fixture
