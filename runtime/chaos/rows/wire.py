@@ -96,7 +96,6 @@ async def _under(stage: Stage, name: str, proxies: list[Proxy], rule: "_Counting
         with WIRES.ruled(proxies, rule):
             await _last(stage, name, fault)
         if not rule.fired:
-            fault.struck_s = None
             raise NotFiredError("nothing of the kind passed")
 
 
