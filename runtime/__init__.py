@@ -11,5 +11,5 @@ only then answers, calls the `gateway`, arms `alarms` and shows `views`.
 | the outside | `gateway*`, `simulator*`, `edge/`, `desk`, `desk_types`, `views` |
 | seeing | `logs`, `tracing*`, `metrics`, `vitals` |
 | the process | `config*`, `instance`, `system`, `collector`, `cli*`, `commands/`, `reading` |
-| trying it out | `demo*`, `bench`, `retail/`, `order_files`, `faults/`, `testing` |
+| trying it out | `demo*`, `bench/`, `retail/`, `order_files`, `faults/`, `testing` |
 """

@@ -1,14 +1,10 @@
 """The command line. Each command is a thin face on a module of its own, imported when it is used."""
 
-import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from runtime.cli_dead import dead
 from runtime.cli_fault import fault, seconds
@@ -306,22 +302,57 @@ def demo(
 
 @app.command()
 def bench(
+    rows: Annotated[
+        str, typer.Option(help="short, all, or some of them with commas between.")
+    ] = "short",
     orders: Annotated[
-        int, typer.Option(help="Orders placed as fast as they are confirmed.")
+        int, typer.Option(min=1, help="Orders placed as fast as they are confirmed.")
     ] = 20_000,
-    in_flight: Annotated[int, typer.Option(help="How many of them at a time.")] = 256,
-    paced: Annotated[int, typer.Option(help="Orders placed at a fixed rate; 0 for none.")] = 500,
-    rate: Annotated[float, typer.Option(help="That rate, in orders per second.")] = 50.0,
-    intake: Annotated[
-        bool, typer.Option("--intake", help="By ORDER.created.* instead of by ask.")
-    ] = False,
+    in_flight: Annotated[int, typer.Option(min=1, help="How many of them at a time.")] = 256,
+    paced: Annotated[int, typer.Option(min=1, help="Orders placed at a fixed rate.")] = 500,
+    rate: Annotated[float, typer.Option(min=0.1, help="That rate, in orders per second.")] = 50.0,
+    connections: Annotated[int, typer.Option(min=1, help="Over HTTP, at a time.")] = 64,
+    live: Annotated[
+        int, typer.Option(min=1, help="Unfinished orders, for memory and recovery.")
+    ] = 10_000,
+    until: Annotated[
+        int, typer.Option(min=1_000, help="Finished orders, for growth and recovery.")
+    ] = 100_000,
+    pairs: Annotated[int, typer.Option(min=1, help="Paired runs, for the ratios.")] = 5,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the figures into this .svg or .png.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Measure orders per second, latency, CPU and memory, on a broker and a store of its own."""
-    from runtime.bench import Plan, run_bench
+    """Measure an instance of its own from outside, on a broker and a store of its own.
 
-    by = "intake" if intake else "ask"
-    show_figures("orders bench", run_bench(Plan(orders, in_flight, paced, rate, by)), as_json)
+    Short are throughput by ask and by ORDER.created.*, latency, HTTP, memory, and what the channel to the instance
+    costs: two minutes. Lines, growth, recovery and ratios take longer.
+    """
+    from runtime.bench import Plan
+    from runtime.bench.plots import check_picture
+    from runtime.commands.bench import measure, parse_rows
+
+    try:
+        wanted = parse_rows(rows)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rows") from error
+    if picture is not None:
+        try:
+            check_picture(picture, wanted)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--picture") from error
+    plan = Plan(
+        orders=orders,
+        in_flight=in_flight,
+        paced=paced,
+        rate_hz=rate,
+        connections=connections,
+        live=live,
+        until=until,
+        pairs=pairs,
+    )
+    measure(plan, wanted, picture, as_json)
 
 
 @app.command()
@@ -406,17 +437,6 @@ def explore(
     if replay is not None:
         sys.exit(run_replay(replay, shrinks=small))
     sys.exit(run_explore(seeds, first, jobs, limit_s, shrinks=small, as_json=as_json))
-
-
-def show_figures(title: str, figures: Mapping[str, Any], as_json: bool) -> None:
-    """Print figures for people, or as one JSON object for machines."""
-    if as_json:
-        print(json.dumps(figures))
-        return
-    table = Table(title=title, show_header=False)
-    for name, figure in figures.items():
-        table.add_row(name, str(figure))
-    Console().print(table)
 
 
 if __name__ == "__main__":
