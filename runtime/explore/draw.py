@@ -64,7 +64,7 @@ COUNTED_MAX: Final[Weights[When]] = {
     When.DELIVERY: 60,
     When.VIEWS: 24,
     When.SNAPSHOT: 30,
-    When.CALL: 40,
+    When.CALL: 30,
 }
 CHANCES: Final[Weights[When]] = {
     When.APPEND: 10,
@@ -72,7 +72,7 @@ CHANCES: Final[Weights[When]] = {
     When.DELIVERY: 5,
     When.VIEWS: 2,
     When.SNAPSHOT: 2,
-    When.CALL: 8,
+    When.CALL: 10,
 }
 ANYTIME: Final[Weights[When]] = {**dict.fromkeys(CHANNELS, 1), When.MS: 1, When.STEP: 2}
 POINTS: Final = (
@@ -87,7 +87,11 @@ POINTS: Final = (
     "shard.after-snapshot",
 )
 JUMPS_MS: Final = (-3_600_000, -60_000, -1_000, 1_000, 60_000, 3_600_000)
-CALL_LATE_MS_MAX: Final = 15_000  # A provider is done with a request within two call time-outs.
+CALL_LATE_MS: Final = (
+    6_000,
+    11_000,
+    15_000,
+)  # A provider is done with it within two call time-outs.
 
 
 def draw(seed: int) -> Schedule:
@@ -144,9 +148,10 @@ def _fault(dice: Random, conditions: Conditions) -> Fault:
 
 def _for_ms(dice: Random, kind: Kind, when: When) -> int:
     match kind:
+        case Kind.LATE if when is When.CALL:
+            return dice.choice((dice.randint(1, 1_000), *CALL_LATE_MS))
         case Kind.LATE:
-            longest_ms = CALL_LATE_MS_MAX if when is When.CALL else 40_000
-            return dice.randint(1, dice.choice((20, 1_000, 8_000, longest_ms)))
+            return dice.randint(1, dice.choice((20, 1_000, 8_000, 40_000)))
         case Kind.CRASH:
             return dice.choice((0, 0, 0, 0, 0, 40_000))
         case Kind.KILL | Kind.STOP:

@@ -9,7 +9,11 @@ from runtime.explore.world import Process, World
 from runtime.faults import Fault as Failpoint
 from runtime.faults.points import Action
 
-RESTART_S: Final = 0.3  # From a process' unexpected end to the start of the next.
+RESTART_S: Final = (
+    0.3  # From a process' unexpected end to the start of the next; longer where that does not help.
+)
+RESTART_S_MAX: Final = 30.0
+STABLE_S: Final = 10.0
 CRASH_AGAIN_S: Final = 0.5
 REACT_FAILURES_MAX: Final = (
     2  # One less than a fact is buried after: then its order would rightly be stuck.
@@ -24,19 +28,21 @@ class Platform:
         world.nemesis.act = self.act
         self._slot = 0
         self._started = 0
-        self._pause_s = RESTART_S
+        self._pause_s: float | None = None
         self._react_failures = 0
         self._outages = 0
 
     async def keep_running(self) -> None:
         """Start a process whenever the one in the newest slot has ended."""
         self._slot += 1
-        slot = self._slot
+        slot, usual_pause_s = self._slot, RESTART_S
         while slot == self._slot:
-            process = self._start()
+            process, started_s = self._start(), trio.current_time()
             await process.ended.wait()
-            pause_s, self._pause_s = self._pause_s, RESTART_S
-            await trio.sleep(pause_s)
+            is_loop = trio.current_time() < started_s + STABLE_S
+            usual_pause_s = min(2 * usual_pause_s, RESTART_S_MAX) if is_loop else RESTART_S
+            pause_s, self._pause_s = self._pause_s, None
+            await trio.sleep(usual_pause_s if pause_s is None else pause_s)
 
     def _start(self) -> Process:
         self._started += 1

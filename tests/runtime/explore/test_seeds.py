@@ -1,0 +1,65 @@
+"""Some two thousand seeds: orders, faults, recoveries, and no invariant broken."""
+
+import pytest
+
+from runtime.explore import Summary, explore, run_schedule
+from runtime.explore.schedule import Fault, Kind, Order, Schedule, When
+
+PARTS = 8
+SEEDS_A_PART = 250
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_happens_every_invariant_holds(part: int) -> None:
+    summary = explore(range(part * SEEDS_A_PART, (part + 1) * SEEDS_A_PART))
+    assert [f"{one.schedule}\n{one.findings}" for one in summary.failures] == []
+    assert summary.seeds == SEEDS_A_PART
+    assert summary.never_seen == []
+    print(f"seeds {summary.seeds}, orders {summary.orders}, faults {summary.fired.total()}")
+
+
+def test_what_was_never_met_is_said() -> None:
+    summary = explore(range(1))
+    assert isinstance(summary, Summary)
+    assert "a supervisor gave up, and the process with it" in summary.never_seen
+
+
+def test_in_two_processes_the_same_is_found_as_in_one() -> None:
+    alone, together = explore(range(24)), explore(range(24), jobs=2)
+    assert (alone.seen, alone.fired, alone.checked) == (
+        together.seen,
+        together.fired,
+        together.checked,
+    )
+    assert alone.seeds == together.seeds == 24
+
+
+def test_after_its_time_no_new_seed_is_begun() -> None:
+    assert explore(range(10_000_000), jobs=2, limit_s=0.0).seeds == 0
+
+
+def test_without_faults_everybody_gets_what_the_card_and_the_shelf_allow() -> None:
+    orders = (
+        Order("ok", 0, (("a", 2), ("b", 1))),
+        Order("declined", 0, (("a", 1),), token="tok_declined"),
+        Order("sold-out", 0, (("d", 3),)),
+        Order("too-late", 0, (("a", 1),), cancel_ms=2_000),
+        Order("again", 0, (("a", 1),), again_ms=(0, 10, 5_000), clash_ms=20),
+    )
+    outcome = run_schedule(Schedule(1, orders=orders))
+    assert outcome.findings == ()
+    assert outcome.seen["an order was confirmed"] == 3
+    assert outcome.seen["an order was rejected"] == 2
+    assert outcome.seen["a cancel came too late"] == 1
+    assert outcome.seen["another body under a known id was refused"] == 1
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_of_fault_comes_when_its_number_is_up(kind: Kind) -> None:
+    target = {Kind.CRASH: "order.0", Kind.RAISE: "order.0 shard.before-append"}.get(kind, "")
+    fault = Fault(kind, When.APPEND, 12, for_ms=300, target=target)
+    outcome = run_schedule(Schedule(1, orders=(Order("o1", 0, (("a", 2),)),), faults=(fault,)))
+    assert outcome.fired == {kind: 1}
+    assert outcome.findings == ()
