@@ -1,6 +1,5 @@
 """One `orders run` of a campaign, kept running as a platform would: what ends without being told to starts again."""
 
-import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,10 @@ import trio
 
 from runtime.chaos.host import LOOPBACK, Host
 from runtime.chaos.http import JSON, Answer, Http, NoAnswerError
-from runtime.chaos.process import Process, free_port, wait_for
+from runtime.chaos.process import Process, free_port, inherited, wait_for
 
 EXIT_SUPERSEDED = 78
+EXIT_HUNG = 70
 READY_S = 90.0
 LOOK_AGAIN_S = 0.02
 RESTART_PAUSE_S = 0.5  # What a platform grants a process that ends by itself again and again.
@@ -39,7 +39,6 @@ class Instance:
         self.host = host
         self.http = f"{host.address}:{free_port()}"
         self.admin = f"{host.address}:{free_port()}"
-        self.log_file = directory / f"{name}.log"
         self.trace_file = directory / f"{name}.traces.jsonl"
         self.prefix: Sequence[str] = ()
         self.ends: list[int] = []
@@ -63,15 +62,12 @@ class Instance:
         }
         self._http = http
         self._wanted = False
-        self.process = Process((), log_file=self.log_file, host=host)
+        self.process = Process((), log_file=directory / f"{name}.log", host=host)
 
     def start(self) -> None:
         """Start it; from now on it is to run."""
         self.process.argv = [*self.prefix, sys.executable, "-m", "runtime", "run"]
-        self.process.environ = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            **self.environ,
-        }
+        self.process.environ = inherited() | self.environ
         self._wanted = True
         self.process.start()
 
@@ -130,14 +126,26 @@ class Instance:
         body = b"" if told is None else msgspec.json.encode(told)
         return await self._http.ask(method, self.admin, path, body, JSON if body else ())
 
-    async def inject(self, point: str, action: str, **more: Any) -> bool:
-        """Arm a fault; False where the instance is not there to take it, or has no such point."""
+    async def inject(self, point: str, action: str, **more: Any) -> str | None:
+        """Arm a fault; returns its id, or None where the instance is not there to take it."""
         fault = {"point": point, "action": action, **more}
         try:
             answer = await self.administer("POST", "/faults", fault)
         except NoAnswerError:
-            return False
-        return answer.status == 201
+            return None
+        return str(answer.json["id"]) if answer.status == 201 else None
+
+    async def fired(self, fault_id: str) -> int:
+        """How often an armed fault has happened; 0 where nobody can say."""
+        try:
+            armed = (await self.administer("GET", "/faults")).json["armed"]
+        except (NoAnswerError, KeyError):
+            return 0
+        return sum(one["fired"] for one in armed if one["id"] == fault_id)
+
+    @property
+    def log_file(self) -> Path:
+        return self.process.log_file
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Every line of its log, over all its starts, about this event."""

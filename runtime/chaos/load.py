@@ -78,7 +78,7 @@ class Load:
         self._connections = trio.CapacityLimiter(CONNECTIONS_MAX)
         self._encode = msgspec.json.Encoder().encode
         self._journal = journal_file.open("ab")
-        self._heard_s: list[float] = []  # When acceptances were heard, monotonic and rising,
+        self.heard_s: list[float] = []  # When acceptances were heard, monotonic and rising,
         self._sent_s: list[float] = []  # and when each of them was asked for.
         self._pauses = Random(seed)  # noqa: S311  # Spreads retries.
         self._closing = False
@@ -138,6 +138,15 @@ class Load:
     # --- what a campaign wants to know ---
 
     @property
+    def connections(self) -> int:
+        """How many requests may be under way at a time."""
+        return int(self._connections.total_tokens)
+
+    @connections.setter
+    def connections(self, most: int) -> None:
+        self._connections.total_tokens = most
+
+    @property
     def is_open(self) -> bool:
         """Whether new customers still come."""
         return not self._closing
@@ -148,9 +157,9 @@ class Load:
 
     def first_accept_after(self, since_s: float) -> float | None:
         """When the first acceptance was heard that was asked for after a moment (both monotonic)."""
-        for place in range(bisect_right(self._heard_s, since_s), len(self._heard_s)):
+        for place in range(bisect_right(self.heard_s, since_s), len(self.heard_s)):
             if self._sent_s[place] >= since_s:
-                return self._heard_s[place]
+                return self.heard_s[place]
         return None
 
     async def wait_accept(self, since_s: float, within_s: float) -> float | None:
@@ -164,7 +173,7 @@ class Load:
         with trio.move_on_after(within_s):
             for order_id in list(self.accepted)[: -LOOKED_AT_MAX - 1 : -1]:
                 while self.accepted[order_id].status not in TERMINAL:
-                    await self._read(order_id)
+                    await self.read(order_id)
                     if self.accepted[order_id].status not in TERMINAL:
                         await trio.sleep(LOOK_AGAIN_S)
             return await wait_for(partial(self._is_unreserved, admin), LOOK_AGAIN_S)
@@ -198,7 +207,7 @@ class Load:
             if wanted.reads:
                 for pause_s in (0, 0.1, 0.5):
                     await trio.sleep(pause_s)
-                    await self._read(order_id)
+                    await self.read(order_id)
         finally:
             self.under_way -= 1
 
@@ -224,7 +233,8 @@ class Load:
         path = f"/orders/{order_id}/cancel"
         await self._insist(_Request(Op.CANCEL, "POST", path, fields=self._about(order_id)))
 
-    async def _read(self, order_id: str) -> None:
+    async def read(self, order_id: str) -> None:
+        """Ask for an accepted order, and keep what is said of it."""
         path = f"/orders/{order_id}"
         answer = await self._insist(_Request(Op.READ, "GET", path, fields=self._about(order_id)))
         if answer.status == 200:
@@ -265,7 +275,7 @@ class Load:
                 self._note(request, answer, at_ms, (heard_s - sent_s) * 1000)
         if request.op is Op.PLACE and answer is not None and answer.status < 300:
             self._sent_s.append(sent_s)
-            self._heard_s.append(heard_s)
+            self.heard_s.append(heard_s)
         return answer
 
     def _note(self, request: _Request, answer: Answer | None, at_ms: int, took_ms: float) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -25,11 +25,11 @@ class Process:
         argv: Sequence[str],
         *,
         log_file: Path,
-        environ: Mapping[str, str] | None = None,
+        environ: dict[str, str] | None = None,
         host: Host = LOOPBACK,
     ) -> None:
         self.argv = list(argv)
-        self.environ = {"PATH": os.environ.get("PATH", os.defpath), **(environ or {})}
+        self.environ = inherited() | (environ or {})
         self.host = host
         self.log_file = log_file
         self.starts = 0
@@ -108,6 +108,12 @@ async def wait_for(
             await trio.sleep(every_s)
         return True
     return False
+
+
+def inherited() -> dict[str, str]:
+    """What a process takes from the environment of this one: where programs and modules are, and nothing else."""
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    return {"PATH": os.defpath} | kept
 
 
 def free_port() -> int:

@@ -54,12 +54,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What everything stands on, before anything has started. `environ` is the instance's, beside its own."""
+    """What everything stands on, before anything has started.
+
+    `environ` is the instance's, beside its own; `tools` are whatever the row's strikes need of this ground, by name.
+    """
 
     grounds: Sequence[Ground]
     instance_host: Host = LOOPBACK
     gateway_host: Host = LOOPBACK
     environ: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, object] = field(default_factory=dict)
 
 
 MakeSetting = Callable[[Options], AbstractAsyncContextManager[Setting]]

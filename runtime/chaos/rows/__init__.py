@@ -3,9 +3,20 @@
 from collections.abc import Mapping
 
 from runtime.chaos.row import Row
-from runtime.chaos.rows import brokers, mixed, processes, provider, wire
+from runtime.chaos.rows import (
+    actors,
+    brokers,
+    clock,
+    limits,
+    mixed,
+    overload,
+    processes,
+    provider,
+    telemetry,
+    wire,
+)
 
-MODULES = (processes, brokers, provider, wire, mixed)
+MODULES = (processes, actors, clock, limits, overload, telemetry, brokers, provider, wire, mixed)
 
 
 def all_rows() -> Mapping[str, Row]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from runtime.chaos.row import NotFiredError, Row, Strike
-from runtime.chaos.rows import brokers, processes, provider
+from runtime.chaos.rows import actors, brokers, processes, provider
 from runtime.chaos.stage import Stage
 
 QUIET_SHARE = 0.25
@@ -16,16 +16,17 @@ ALONE: Sequence[Strike] = (brokers.cold_restart,)
 
 def kinds() -> Mapping[str, Sequence[Strike]]:
     """What can be mixed, by what it breaks; of one kind there is one at a time."""
-    families = {"brokers": brokers, "instance": processes, "provider": provider}
+    families = {"brokers": [brokers], "instance": [processes, actors], "provider": [provider]}
     return {
         kind: [
             strike
+            for module in modules
             for row in module.ROWS
             if row.in_mix
             for strike in row.strikes
             if strike not in ALONE
         ]
-        for kind, module in families.items()
+        for kind, modules in families.items()
     }
 
 
