@@ -48,6 +48,10 @@ class PowerDisk:
         run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", no_more_work, str(self._image))
         self._mount()
 
+    def settle(self) -> None:
+        """Sync everything, as time does: what is lost in a power cut was written a moment before."""
+        run("sync", "-f", str(self.path))
+
     def cut(self) -> None:
         """Cut the power: from here on every write to it is an error, and nothing is kept."""
         handle = os.open(self.path, os.O_RDONLY)
@@ -83,11 +87,19 @@ class SmallDisk:
         return figures.f_bavail * figures.f_frsize
 
     def fill(self, leave_bytes: int = 0) -> None:
-        """Put in so much ballast that no more than `leave_bytes` are free."""
-        with self._ballast.open("ab") as ballast, suppress(OSError):  # Full before we knew.
+        """Put in so much ballast that no more than `leave_bytes` are free.
+
+        Its user may write at the same time, and give room back: fill it again and again.
+        """
+        with self._ballast.open("ab") as ballast:
             more = self.free_bytes - leave_bytes
-            if more > 0:
-                os.posix_fallocate(ballast.fileno(), ballast.tell(), more)
+            while more > 0:
+                try:
+                    os.posix_fallocate(ballast.fileno(), os.fstat(ballast.fileno()).st_size, more)
+                except OSError:  # Somebody else has taken some of it.
+                    more //= 2
+                else:
+                    more = self.free_bytes - leave_bytes
 
     def make_room(self) -> None:
         """Take the ballast out."""
