@@ -4,7 +4,8 @@ Writing is an ask: the shard that owns the order decides, its record makes the d
 told. Reading never troubles a shard: it uses the views, and the log.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -34,6 +35,9 @@ from runtime.tracing import Tracer
 from runtime.views import Views
 
 ANSWER_S = 1.8  # The edge promises an answer within two seconds.
+SHED_AFTER_S = (
+    1.0  # A shard that lets somebody wait for this long is not given more: they would time out.
+)
 
 
 class Desk:
@@ -55,14 +59,30 @@ class Desk:
         self.is_open = False
         """True from the moment everything has started until the process begins to stop."""
         self.was_open = False
+        self._closing: dict[object, Callable[[], None]] = {}  # Those who want to be told of it.
+        self._asked_s: dict[
+            Address, dict[object, float]
+        ] = {}  # Who waits, and since when; the longest first.
 
     def open(self) -> None:
         self.is_open = self.was_open = True
 
     def close(self) -> None:
         self.is_open = False
+        for tell in list(self._closing.values()):
+            tell()
 
     # --- writing ---
+
+    def admit(self, order_id: str) -> None:
+        """Refuse an order whose shard keeps others waiting for long: it would only time out behind them.
+
+        Raises:
+            Unavailable: nothing was taken in.
+        """
+        waiting = self._asked_s.get(self._shards.address_of("order", order_id))
+        if waiting and trio.current_time() - next(iter(waiting.values())) > SHED_AFTER_S:
+            raise Unavailable("orders are coming in faster than they can be stored")
 
     async def place(self, order: NewOrder, *, traceparent: str | None = None) -> Placed:
         """Place an order; durable when it returns.
@@ -98,8 +118,14 @@ class Desk:
             return await self._ask("order", order_id, fact, span.traceparent)
 
     async def _ask(self, actor: str, key: str, fact: Message, traceparent: str) -> Answer:
-        with trio.move_on_after(ANSWER_S):
-            return await _answer_of(await self._put(actor, key, fact, traceparent))
+        waiting = self._asked_s.setdefault(self._shards.address_of(actor, key), {})
+        me = object()
+        waiting[me] = trio.current_time()
+        try:
+            with trio.move_on_after(ANSWER_S):
+                return await _answer_of(await self._put(actor, key, fact, traceparent))
+        finally:
+            del waiting[me]
         raise Unavailable("no answer in time; it may still happen: ask the same again")
 
     async def _put(self, actor: str, key: str, fact: Message, traceparent: str) -> Ask:
@@ -129,6 +155,17 @@ class Desk:
             return found if found is not None else await read_waiting(self._log, order_id)
         except BrokerLostError as error:
             raise Unavailable("not connected to the broker") from error
+
+    @contextmanager
+    def watching(self, order_id: str, tell: Callable[[], None]) -> Iterator[None]:
+        """Let `tell` be called whenever the order may have changed, and when this closes."""
+        me = object()
+        self._closing[me] = tell
+        try:
+            with self._views.watching(order_id, lambda _: tell()):
+                yield
+        finally:
+            del self._closing[me]
 
     async def wait_terminal(self, order_id: str, timeout_s: float) -> bytes | None:
         """The public JSON of an order once it is terminal, or the newest one when the time is up."""

@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -87,6 +88,19 @@ class OrderDesk(Protocol):
 
     async def view(self, order_id: str) -> bytes | None:
         """The public JSON of one order, or None where there is none. Raises Unavailable."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """True from the moment everything has started until the process begins to stop."""
+        ...
+
+    def admit(self, order_id: str) -> None:
+        """Refuse early what could not be answered in time. Raises Unavailable."""
+        ...
+
+    def watching(self, order_id: str, tell: Callable[[], None]) -> AbstractContextManager[None]:
+        """Let `tell` be called whenever the order may have changed, and when the desk closes."""
         ...
 
     async def wait_terminal(self, order_id: str, timeout_s: float) -> bytes | None:

@@ -67,13 +67,13 @@ class Shards:
 
     async def wait_recovered(self, actor: str, key: str) -> None:
         """Wait until what earlier processes accepted about a key is known in this one, too."""
-        address = self._address(actor, key)
+        address = self.address_of(actor, key)
         while address not in self._recovered:
             await self._changed.wait()
 
     async def wait_taking(self, actor: str, key: str) -> Shard:
         """The shard that owns a key, as soon as it runs."""
-        address = self._address(actor, key)
+        address = self.address_of(actor, key)
         while True:
             shard = self._running.get(address)
             if shard is not None and shard.is_taking:
@@ -91,5 +91,6 @@ class Shards:
         shard.mailbox.ask(ask)
         return ask
 
-    def _address(self, actor: str, key: str) -> Address:
+    def address_of(self, actor: str, key: str) -> Address:
+        """The shard that owns a key."""
         return Address(actor, shard_of(key, self.counts[actor]))

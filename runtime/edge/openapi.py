@@ -109,6 +109,20 @@ _SHOW = {
     "parameters": [_TRACEPARENT],
     "responses": {"200": _json("The order.", OrderView), **_problems(404)},
 }
+_LAST_EVENT_ID = _header("Last-Event-ID", "The id of the event that was heard last.", _TEXT)
+_EVENTS = {
+    "operationId": "followOrder",
+    "summary": "Its history as server-sent events: what was, then what comes, until it is final",
+    "parameters": [_LAST_EVENT_ID],
+    "responses": {
+        "200": {
+            "description": "One event for each line of the history; its id is its place there.",
+            "content": {"text/event-stream": {"schema": _TEXT}},
+        },
+        "204": {"description": "It is final, and everything has been heard."},
+        **_problems(404),
+    },
+}
 _CANCEL = {
     "operationId": "cancelOrder",
     "summary": "Ask for an order to be cancelled, and refunded if money was taken",
@@ -128,6 +142,7 @@ def _probe(name: str, summary: str) -> Json:
 
 _PATHS: Json = {
     "/orders/{order_id}": {"parameters": [_ORDER_ID], "get": _SHOW},
+    "/orders/{order_id}/events": {"parameters": [_ORDER_ID], "get": _EVENTS},
     "/orders/{order_id}/cancel": {"parameters": [_ORDER_ID], "post": _CANCEL},
     "/health": _probe("health", "Connected to NATS?"),
     "/livez": _probe("live", "Does the process answer?"),

@@ -29,6 +29,7 @@ from runtime.edge.answers import (
     order_id_of,
 )
 from runtime.edge.bodies import new_order
+from runtime.edge.events import Events
 from runtime.edge.headers import (
     idempotency_key,
     preferred_wait_s,
@@ -58,6 +59,7 @@ def public_app(
         [
             Route("/orders", orders.place, methods=["POST"]),
             Route("/orders/{order_id}", orders.show),
+            Route("/orders/{order_id}/events", Events(desk).show),
             Route("/orders/{order_id}/cancel", orders.cancel, methods=["POST"]),
             Route("/health", probes.health),
             Route("/livez", probes.live),
@@ -77,6 +79,7 @@ class _Orders:
     async def place(self, request: Request) -> Response:
         require_json(request)
         order_id = order_id_for(idempotency_key(request), tenant(request, self._tenant_header))
+        self._desk.admit(order_id)
         order = new_order(await request.body(), order_id)
         placed = await self._soon(self._desk.place(order, traceparent=traceparent(request)))
         if placed.outcome is not Outcome.DONE:

@@ -3,8 +3,8 @@
 What stands here is not there at all when faults are off.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from actors.actor import Answer, Charge, Enquiry, Refund
@@ -225,6 +225,16 @@ class FaultyDesk:
 
     async def view(self, order_id: str) -> bytes | None:
         return await self._desk.view(order_id)
+
+    @property
+    def is_open(self) -> bool:
+        return self._desk.is_open
+
+    def admit(self, order_id: str) -> None:
+        self._desk.admit(order_id)
+
+    def watching(self, order_id: str, tell: Callable[[], None]) -> AbstractContextManager[None]:
+        return self._desk.watching(order_id, tell)
 
     async def wait_terminal(self, order_id: str, timeout_s: float) -> bytes | None:
         return await self._desk.wait_terminal(order_id, timeout_s)

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.actor import Outcome
-from runtime.desk import ANSWER_S, Desk
+from runtime.desk import ANSWER_S, SHED_AFTER_S, Desk
 from runtime.desk_types import NewItem, NewOrder, Unavailable
 from runtime.memory import MemoryLog
 from runtime.recall import Address
@@ -166,3 +166,51 @@ async def test_without_a_broker_nobody_waits(shop: Any, autojump_clock: MockCloc
         with pytest.raises(Unavailable, match="not connected"):
             await ask
     assert trio.current_time() == started
+
+
+async def test_a_shard_that_lets_others_wait_for_long_is_given_no_more_orders(
+    shop: Any, desk: Desk, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    desk.admit("o1")
+
+    async def never(*_: object) -> None:
+        await trio.sleep_forever()
+
+    shop.process.log.before_append = never
+
+    async def place_in_vain() -> None:
+        with pytest.raises(Unavailable, match="no answer in time"):
+            await desk.place(ORDER)
+
+    nursery.start_soon(place_in_vain)
+    await trio.sleep(SHED_AFTER_S)
+    desk.admit("o1")
+    await trio.sleep(0.1)
+    with pytest.raises(Unavailable, match="faster than they can be stored"):
+        desk.admit("o1")
+    others = (f"o{number}" for number in range(2, 100))
+    desk.admit(next(o for o in others if not same_shard(shop, o, "o1")))
+    await trio.sleep(ANSWER_S)
+    desk.admit("o1")  # Nobody waits any more.
+
+
+def same_shard(shop: Any, one: str, other: str) -> bool:
+    shards = shop.process.shards
+    return bool(shards.address_of("order", one) == shards.address_of("order", other))
+
+
+async def test_who_watches_an_order_is_told_of_its_changes_and_of_the_closing(
+    shop: Any, desk: Desk, autojump_clock: MockClock
+) -> None:
+    desk.open()
+    told: list[str] = []
+    with desk.watching("o1", lambda: told.append("o1")):
+        await desk.place(replace(ORDER, order_id="o2"))
+        assert told == []
+        await desk.place(ORDER)
+        assert told
+        told.clear()
+        desk.close()
+        assert told == ["o1"]
+    desk.close()
+    assert told == ["o1"]

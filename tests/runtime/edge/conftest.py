@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,8 @@ class FakeDesk:
     unavailable: Unavailable | None = None
     stuck: bool = False
     broken: bool = False
+    overloaded: bool = False
+    watchers: list[Callable[[], None]] = field(default_factory=list)
     becomes: str = "confirmed"
     becomes_after_s: float = 0.0
 
@@ -100,6 +103,22 @@ class FakeDesk:
                 "trace_id": None,
             }
         ).encode()
+
+    @property
+    def is_open(self) -> bool:
+        return self.state.ready
+
+    def admit(self, order_id: str) -> None:
+        if self.overloaded:
+            raise Unavailable("too much is going on")
+
+    @contextmanager
+    def watching(self, order_id: str, tell: Callable[[], None]) -> Iterator[None]:
+        self.watchers.append(tell)
+        try:
+            yield
+        finally:
+            self.watchers.remove(tell)
 
     async def wait_terminal(self, order_id: str, timeout_s: float) -> bytes | None:
         await trio.sleep(min(timeout_s, self.becomes_after_s))
