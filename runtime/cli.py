@@ -404,6 +404,7 @@ def chaos(
         for_s=lasts,
         seed=campaigns.new_seed() if seed is None else seed,
         long=long,
+        draws=out is not None,
     )
     sys.exit(campaigns.chaos(rows, options, keep=out is not None, as_json=as_json))
 

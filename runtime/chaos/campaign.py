@@ -6,16 +6,18 @@ A run proves something only if its faults happened: one whose faults did not is 
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from random import Random
 
 import msgspec
 import trio
 
-from runtime.audit import Finding, Report, Verdict
+from runtime.audit import Evidence, Finding, Report, Verdict, judge
+from runtime.audit.picture import NoPlotsError, draw
 from runtime.chaos import outcome
 from runtime.chaos.brokers import Brokers
-from runtime.chaos.evidence import audit_run
+from runtime.chaos.evidence import gather
 from runtime.chaos.gateway import GatewayProcess
 from runtime.chaos.http import Http
 from runtime.chaos.instance import Instance
@@ -36,9 +38,12 @@ async def run_row(row: Row, options: Options) -> Outcome:
     began_s = time.monotonic()
     async with row.setting(options) as setting, _staged(row, options, setting) as stage:
         is_quiet = await _play(stage)
-        report = await audit_run(stage, is_quiet=is_quiet)
+        evidence = await gather(stage, is_quiet=is_quiet)
+        report = judge(evidence)
         ended = _sum_up(stage, report, time.monotonic() - began_s)
         _write_down(stage, report, ended)
+        if options.draws:
+            _draw(evidence, ended, options.directory / "orders.svg")
         return ended
 
 
@@ -231,6 +236,12 @@ def _notes(stage: Stage) -> Iterator[str]:
         yield f"an instance ended by itself with {code}: {times}"
     for code, times in sorted(stage.load.answers.items()):
         yield f"answers of {code or 'nobody'}: {times}"
+
+
+def _draw(evidence: Evidence, ended: Outcome, path: Path) -> None:
+    title = f"{ended.row} on {ended.brokers}, {ended.name}: {ended.ending}"
+    with suppress(NoPlotsError):  # Nobody asked for a picture more than for the figures.
+        draw(evidence, path, title)
 
 
 def _write_down(stage: Stage, report: Report, ended: Outcome) -> None:

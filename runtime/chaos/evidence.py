@@ -1,41 +1,56 @@
-"""The audit of one campaign: the log of its brokers, held against what its customers and its provider wrote down."""
+"""The audit of one campaign: the log of its brokers, held against what everybody else wrote down."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from runtime.audit import History, Report, audit
+from runtime.audit import Evidence, Span, read_spans
+from runtime.audit.lines import LinesError
+from runtime.audit.reading import read_history, read_views
 from runtime.chaos.stage import Stage
 from runtime.config import load as load_config
 from runtime.config_variables import Config
-from runtime.log import Entry
-from runtime.reading import open_broker, read_to_end
+from runtime.reading import open_broker
 from runtime.system import shard_counts
 
-SUBJECTS = ("ORDER.>",)
+VIEWS_MAX = 20_000  # Each is a question of its own to the broker: beyond, nobody asks.
 
 
-async def audit_run(stage: Stage, *, is_quiet: bool) -> Report:
-    """Read the whole log, and judge. No instance runs any more; the brokers do."""
-    return audit(
-        await _read_history(_config(stage)),
-        journal=stage.load.attempts,
-        ledger=stage.gateway.ledger(),
-        marks=stage.marks(),
-        quiescent=is_quiet,
-        complete=True,
-        terminal_within_s=60.0,
+async def gather(stage: Stage, *, is_quiet: bool) -> Evidence:
+    """Everything that there is to judge by. No instance runs any more; the brokers do."""
+    config = _config(stage)
+    spans = _spans(stage)
+    async with open_broker(config) as log:
+        history = await read_history(log, shard_counts(config), keeps_spans=spans is not None)
+        is_small = len(history.orders) <= VIEWS_MAX
+        views = await read_views(log, history.orders.by_id) if is_small else None
+    return Evidence(
+        history,
+        journal=tuple(stage.load.attempts),
+        ledger=tuple(stage.gateway.ledger()),
+        views=views,
+        marks=tuple(stage.marks()),
+        spans=spans,
+        logs=dict(_logs(stage)),
+        is_quiescent=is_quiet,
+        is_complete=True,
     )
 
 
-async def _read_history(config: Config) -> History:
-    history = History(shard_counts(config))
+def _spans(stage: Stage) -> tuple[Span, ...] | None:
+    """What the instances traced; None if they did not."""
+    spans: list[Span] = []
+    for instance in stage.instances:
+        with suppress(FileNotFoundError, LinesError):
+            spans += read_spans(instance.trace_file)
+    return tuple(spans) or None
 
-    async def take(entries: Sequence[Entry]) -> None:
-        history.add_all(entries)
 
-    async with open_broker(config) as log:
-        await read_to_end(log, SUBJECTS, take)
-    return history
+def _logs(stage: Stage) -> Iterator[tuple[str, Iterable[str]]]:
+    files = [one.log_file for one in stage.instances] + [one.log_file for one in stage.brokers.all]
+    for path in files:
+        if path.exists():
+            yield path.name, path.read_text(errors="replace").splitlines()
 
 
 def _config(stage: Stage) -> Config:
@@ -45,4 +60,4 @@ def _config(stage: Stage) -> Config:
         "INSTANCE_ID": "auditor",
         "INSECURE": "on",
     }
-    return load_config(environ, env_file=Path(stage.directory) / "none")
+    return load_config(environ, env_file=stage.directory / "none")

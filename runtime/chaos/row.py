@@ -48,6 +48,8 @@ class Options:
     seed: int = 0
     long: bool = False
     """Also what takes minutes each."""
+    draws: bool = False
+    """Also a picture of it."""
     sync_interval: str = SYNC_ALWAYS
     environ: Mapping[str, str] = field(default_factory=dict)
 
