@@ -96,8 +96,9 @@ def _run_batch(seeds: Sequence[int]) -> list[Outcome]:
 
 def _run_all(seeds: Iterable[int]) -> Iterator[Outcome]:
     """One after the other. Garbage is collected between runs: within them it would disturb their order."""
-    gc.collect()
-    gc.freeze()
+    was_collecting = gc.isenabled()
+    gc.disable()
+    gc.freeze()  # What is there now stays; only what the runs leave is looked at.
     try:
         for number, seed in enumerate(seeds, 1):
             yield run_seed(seed)
@@ -105,6 +106,8 @@ def _run_all(seeds: Iterable[int]) -> Iterator[Outcome]:
                 gc.collect()
     finally:
         gc.unfreeze()
+        if was_collecting:
+            gc.enable()
 
 
 def _batched(seeds: Iterable[int], room: Semaphore) -> Iterator[list[int]]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from runtime.explore.schedule import Conditions, Damage, Order, Schedule, Way
 
 RUNS_MAX: Final = 600  # Half a minute; what is small by then is small enough.
+
+T = TypeVar("T")
 
 PLAIN: Final = "tok_ok"
 
@@ -39,13 +41,22 @@ def _smaller(schedule: Schedule) -> Iterator[Schedule]:
         yield replace(schedule, recounts=recounts)
     for plainer in _plainer_conditions(schedule.conditions):
         yield replace(schedule, conditions=plainer)
+    for at, fault in enumerate(schedule.faults):
+        for sooner in dict.fromkeys((1, fault.at // 2, fault.at - 1)):
+            if 0 < sooner < fault.at:
+                yield replace(
+                    schedule, faults=_with(schedule.faults, at, replace(fault, at=sooner))
+                )
     for at, order in enumerate(schedule.orders):
         for plainer_order in _plainer_orders(order):
-            others = schedule.orders[:at], schedule.orders[at + 1 :]
-            yield replace(schedule, orders=(*others[0], plainer_order, *others[1]))
+            yield replace(schedule, orders=_with(schedule.orders, at, plainer_order))
 
 
-def _fewer(items: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+def _with(items: Sequence[T], at: int, item: T) -> tuple[T, ...]:
+    return (*items[:at], item, *items[at + 1 :])
+
+
+def _fewer(items: Sequence[T]) -> Iterator[tuple[T, ...]]:
     """Without a half, a quarter, ... a single one, wherever it stands."""
     size = len(items)
     while size:
