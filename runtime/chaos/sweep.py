@@ -3,7 +3,7 @@
 A point is a frame, by its place among those between the request and quiet, and a side of it. At each point a new order
 is placed, the instance is killed with SIGKILL the moment that frame is seen (before: the frame is lost too), another is
 started, and the client repeats its request with the same key. Runs differ a little, so places are counted up until no
-run reaches the next one.
+run reaches the next one. What has a clock of its own (pings, heartbeats, looking at the streams) is no frame of it.
 """
 
 import random
@@ -135,8 +135,8 @@ class _Sweep:
             unreached = [side for side in Side if not await self._reach(Point(place, side))]
             if place >= known and len(unreached) == len(Side):
                 return
-            # A place that few runs have is worth a few more tries.
-            unreached = [side for side in unreached if not await self._reach(Point(place, side))]
+            for _ in range(TRIES):  # A place that few runs have is worth some more.
+                unreached = [one for one in unreached if not await self._reach(Point(place, one))]
             self.coverage.existing += len(Side)
             self.coverage.covered += len(Side) - len(unreached)
             place += 1
