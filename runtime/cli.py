@@ -368,7 +368,7 @@ def chaos(
     rate: Annotated[float, typer.Option(min=0.1, max=1_000, help="New orders a second.")] = 20.0,
     lasts: Annotated[
         float, typer.Option("--for", parser=seconds, metavar="DURATION", help="At least so long.")
-    ] = "0s",  # type: ignore[assignment]  # The parser is given the default, too.
+    ] = "1s",  # type: ignore[assignment]  # The parser is given the default, too.
     seed: Annotated[int | None, typer.Option(help="Of what is left to chance.")] = None,
     long: Annotated[bool, typer.Option("--long", help="Also faults of minutes each.")] = False,
     out: Annotated[

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from runtime.audit import Evidence, Span, read_spans
 from runtime.audit.lines import LinesError

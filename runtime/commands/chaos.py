@@ -76,7 +76,7 @@ def chaos(rows: Sequence[Row], options: Options, *, keep: bool, as_json: bool) -
             {"line": one.line, "bound": one.bound, **msgspec.to_builtins(one)} for one in outcomes
         ]
         print(json.dumps({"seed": options.seed, "rows": told}))
-    return _exit_code(outcomes)
+    return exit_code(outcomes)
 
 
 def make_directory(out: Path | None) -> Path:
@@ -112,7 +112,7 @@ def not_run(row: Row, options: Options, why: str) -> Outcome:
     )
 
 
-def _exit_code(outcomes: Sequence[Outcome]) -> int:
+def exit_code(outcomes: Sequence[Outcome]) -> int:
     endings = {outcome.ending for outcome in outcomes}
     if Ending.FAILED in endings:
         return EXIT_FAILED
