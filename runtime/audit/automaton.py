@@ -122,8 +122,6 @@ def find_faults(stand: Stand, state: OrderState) -> Iterator[str]:
     # Once cancelled, having been withdrawn no longer matters.
     elif state.status not in TERMINAL and stand_of(state) is not stand:
         yield f"it says {stand_of(state)}, its history leads to {stand}"
-    if sum(line.status in TERMINAL for line in state.history) > 1:
-        yield "more than one terminal status stands in its history"
 
 
 def find_changes(before: OrderState, after: OrderState) -> Iterator[str]:

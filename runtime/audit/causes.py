@@ -76,6 +76,7 @@ class Causes:
         return set(self._said)
 
     def take_intake(self, entry: Entry, order_id: str) -> None:
+        self._first_seq = self._first_seq or entry.seq
         self.intake.add(order_id)
         self._remember(entry.seq, ("OrderCreated",), (order_id,))
 
@@ -85,6 +86,7 @@ class Causes:
     def take_record(
         self, address: Address, entry: Entry, facts: Sequence[Envelope | Letter]
     ) -> None:
+        self._first_seq = self._first_seq or entry.seq
         rules = RULES.get(address.actor)
         kinds: list[str] = []
         about: list[str] = []
@@ -112,7 +114,6 @@ class Causes:
             self.buried_orders.add(letter.correlation_id)
 
     def _remember(self, seq: int, kinds: tuple[str, ...], about: tuple[str, ...]) -> None:
-        self._first_seq = self._first_seq or seq
         if kinds:
             self._kinds[seq], self._about[seq] = kinds, about
 

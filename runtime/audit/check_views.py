@@ -1,6 +1,6 @@
 """The read model: what the log alone gives when it is read anew is what the system shows and keeps (I6)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -49,7 +49,7 @@ def render(order: Order) -> bytes:
     return _encode({**view(order.state), "trace_id": trace_id_of(order.traceparent)})
 
 
-def _find_in_views(evidence: Evidence, views: Any) -> Iterator[Finding]:
+def _find_in_views(evidence: Evidence, views: Mapping[str, bytes]) -> Iterator[Finding]:
     orders = evidence.history.orders
     for key, one in orders:
         shown, due = views.get(key), render(one)

@@ -72,12 +72,12 @@ class History:
         return self.first_seq <= 1
 
     def _add_record(self, entry: Entry) -> None:
-        _, _, actor, number = entry.subject.split(".")
-        address = Address(actor, int(number))
+        actor, _, number = entry.subject.removeprefix(_JOURNAL).partition(".")
         try:
+            address = Address(actor, int(number))
             record = RawRecord(entry.payload)
-        except RecordError as error:
-            self.unreadable.append(Finding("I5", str(address), f"{error}", entry.seq))
+        except (RecordError, ValueError) as error:
+            self.unreadable.append(Finding("I5", entry.subject, f"{error}", entry.seq))
             return
         self.records += 1
         states = record.states

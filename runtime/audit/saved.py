@@ -21,6 +21,7 @@ class Saved:
         self.unseen: set[str] = set()
         """Snapshots taken after a record that is not in the log (any more)."""
         self._stored = snapshots
+        self._newest: dict[str, int] = {}
         self._due: dict[str, Snapshot] = {}
         self._live: dict[str, dict[str, Change]] = {}
         for name, packed in snapshots.items():
@@ -31,8 +32,15 @@ class Saved:
             except RecordError as error:
                 self.findings.append(Finding("I6", name, f"the snapshot cannot be read: {error}"))
         self.unseen.update(self._due)
+        self._taken_at = {name: snapshot.seq for name, snapshot in self._due.items()}
+
+    @property
+    def is_current(self) -> bool:
+        """Whether every shard has left a snapshot after its last record, as it does when it is stopped in order."""
+        return all(self._taken_at.get(name) == seq for name, seq in self._newest.items())
 
     def take(self, address: Address, entry: Entry, states: Sequence[Change]) -> None:
+        self._newest[address.snapshot] = entry.seq
         snapshot = self._due.get(address.snapshot)
         if snapshot is None or entry.seq > snapshot.seq:
             return

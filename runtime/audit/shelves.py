@@ -23,6 +23,8 @@ class Shelves:
         self.reservations: dict[tuple[int, str], Reservation] = {}
         """By shard and order: each shard holds its own lines of an order."""
         self.findings: list[Finding] = []
+        self.mismatches: list[Finding] = []
+        """Between stock and reservations: only to be believed if the log has all of these."""
         self.balances = 0
         self._held: Counter[str] = Counter()
 
@@ -45,8 +47,13 @@ class Shelves:
                 self._note(change.key, "a stock item was forgotten", entry)
         for sku in touched:
             self.balances += 1
-            if fault := self._fault(sku):
+            stock = self.stocks.get(sku)
+            if stock is not None and (fault := _find_fault(stock)):
                 self._note(sku, fault, entry)
+            reserved = stock.reserved if stock is not None else 0
+            if reserved != self._held[sku]:
+                seen = f"{reserved} are reserved, but the reservations hold {self._held[sku]}"
+                self.mismatches.append(Finding("I4", sku, seen, entry.seq))
 
     def _keep(self, key: tuple[int, str], state: object) -> set[str]:
         """Replace a reservation; the SKUs that it was or is about."""
@@ -62,20 +69,16 @@ class Shelves:
                 touched.add(line.sku)
         return touched
 
-    def _fault(self, sku: str) -> str:
-        stock = self.stocks.get(sku)
-        if stock is None:
-            return "it is reserved, and was never put on the shelf"
-        if min(stock.initial, stock.on_hand, stock.reserved, stock.available, stock.sold) < 0:
-            return f"something is negative: {_levels(stock)}"
-        if stock.initial != stock.available + stock.reserved + stock.sold:
-            return f"initial is not available + reserved + sold: {_levels(stock)}"
-        if stock.reserved != self._held[sku]:
-            return f"{stock.reserved} are reserved, but the reservations hold {self._held[sku]}"
-        return ""
-
     def _note(self, subject: str, fault: str, entry: Entry) -> None:
         self.findings.append(Finding("I4", subject.removeprefix(_STOCK), fault, entry.seq))
+
+
+def _find_fault(stock: Stock) -> str:
+    if min(stock.initial, stock.on_hand, stock.reserved, stock.available, stock.sold) < 0:
+        return f"something is negative: {_levels(stock)}"
+    if stock.initial != stock.available + stock.reserved + stock.sold:
+        return f"initial is not available + reserved + sold: {_levels(stock)}"
+    return ""
 
 
 def _levels(stock: Stock) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from messages.record import Change, Envelope, Letter
 from runtime.audit.report import Finding
 from runtime.log import Entry
-from runtime.trace_context import trace_id_of
 
+TRACE, SPAN = slice(3, 35), slice(36, 52)  # Of a traceparent.
 _SAMPLED = frozenset("13579bdf")
 
 
@@ -47,19 +47,19 @@ class Trails:
         for index, sent in enumerate(facts):
             if sent.traceparent and self._follow(sent.correlation_id, sent.traceparent, entry):
                 kind = sent.type if isinstance(sent, Letter) else type(sent.fact).__name__
-                _, trace_id, span_id, _ = sent.traceparent.split("-", 3)
+                trace_id, span_id = sent.traceparent[TRACE], sent.traceparent[SPAN]
                 self.sent[f"{entry.seq}.{index}"] = Sent(kind, trace_id, span_id)
 
     def _follow(self, order_id: str, traceparent: str, entry: Entry) -> bool:
         """True where its spans are to be kept."""
-        trace_id = traceparent[3:35]
+        trace_id = traceparent[TRACE]
         known = self.traces.setdefault(order_id, trace_id)
         if known != trace_id:
-            seen = f"its trace was {known}, and is {trace_id_of(traceparent)} from here on"
+            seen = f"its trace was {known}, and is {trace_id} from here on"
             self.findings.append(Finding("I10", order_id, seen, entry.seq))
             self.traces[order_id] = trace_id
         if not self._keeps_spans or traceparent[-1] not in _SAMPLED:
             return False
         self.sampled.add(order_id)
-        self.span_ids.add(traceparent[36:52])
+        self.span_ids.add(traceparent[SPAN])
         return True

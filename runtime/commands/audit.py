@@ -115,6 +115,9 @@ async def gather(config: Config, wanted: Wanted) -> Evidence:
         keeps_spans = files.spans is not None
         history = await read_history(log, shard_counts(config), keeps_spans=keeps_spans)
         views = await read_views(log, history.orders.by_id)
+    if wanted.is_running is None and not is_running and not history.saved.is_current:
+        tell("the last instance was not stopped in order, so orders may be on their way: --running")
+        is_running = True
     return Evidence(
         history,
         journal=files.journal,

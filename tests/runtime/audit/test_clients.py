@@ -9,7 +9,7 @@ import pytest
 
 from actors.order_state import OrderStatus
 from messages.record import decode_snapshot, encode_snapshot
-from runtime.audit import Attempt, Op, Told, Verdict, read_journal
+from runtime.audit import Attempt, History, Op, Told, Verdict, read_journal
 from runtime.audit.journal import encode_attempts
 from runtime.audit.lines import LinesError
 from runtime.memory import EPOCH_MS
@@ -85,6 +85,17 @@ def test_a_snapshot_that_is_not_what_the_journal_says_is_seen(evidence: Any) -> 
     evidence.snapshots = {**kept, "order-0": b"nonsense"}
     assert any("cannot be read" in one.seen for one in evidence.audit()["I6"].findings)
     assert evidence.audit().failed == ("I6",)
+
+
+def test_only_who_was_stopped_in_order_leaves_current_snapshots(evidence: Any) -> None:
+    def is_current() -> bool:
+        history = History(evidence.counts, evidence.snapshots)
+        history.add_all(evidence.entries)
+        return history.saved.is_current
+
+    assert is_current()
+    del evidence.snapshots["payment-0"]
+    assert not is_current()
 
 
 def test_without_views_the_read_model_is_not_checked(evidence: Any) -> None:

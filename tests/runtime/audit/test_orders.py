@@ -9,7 +9,7 @@ import pytest
 
 from actors.order_state import CODES, Event, OrderState, OrderStatus
 from messages.generated.orders.v1 import PaymentUnknown
-from messages.record import Cursor, Envelope, Record
+from messages.record import Cursor, Envelope, Letter, Record, encode_record
 from runtime.audit import Attempt, Mark, Op, Told, Verdict
 from runtime.audit.automaton import MOVES, STATUS, Stand, follow
 from runtime.log import Entry
@@ -231,6 +231,29 @@ def test_a_damaged_record_is_seen(evidence: Any) -> None:
     evidence.entries[at] = replace(evidence.entries[at], payload=damaged)
     found = evidence.audit()["I5"].findings
     assert any("checksum" in one.seen for one in found)
+
+
+def test_an_unreadable_record_that_was_set_aside_is_told_and_no_fault(evidence: Any) -> None:
+    seq = len(evidence.entries) + 1
+    for subject in ("ORDER.journal.order.0", "ORDER.journal.of.strangers"):
+        evidence.entries.append(Entry(len(evidence.entries) + 1, subject, b"?", EPOCH_MS))
+    assert [one.seq for one in evidence.audit()["I5"].findings] == [seq, seq + 1]
+    letters = [Letter(at, 0, "Record", b"?", "it is none") for at in (seq, seq + 1)]
+    burial = encode_record(Record("next/1", 0, Cursor(), letters=letters))
+    journal = Address("order", 0).journal
+    evidence.entries.append(Entry(seq + 2, journal, burial, evidence.entries[0].time_ms))
+    report = evidence.audit()
+    assert report.failed == ()
+    assert "2 unreadable records were set aside as letters" in report["I5"].notes
+
+
+def test_a_log_whose_beginning_has_expired_is_judged_by_what_is_left(evidence: Any) -> None:
+    entries = evidence.entries
+    for first in range(1, len(entries)):
+        evidence.entries = entries[first:]
+        report = evidence.audit()
+        assert report.findings == (), first
+    assert any("has expired" in note for note in report["I5"].notes)
 
 
 # --- I11 ---

@@ -46,13 +46,16 @@ class Shop:
             "PAYMENT_SHARDS": "1",
         }
         self.journal: list[Attempt] = []
+        self.start()
+
+    def start(self) -> None:
         traced = {"OTEL_TRACES_EXPORTER": "console", "ORDERS_TRACE_FILE": str(self.traces)}
         launcher = [sys.executable, "-I", "-S", "-c", embedded._DIE_WITH_PARENT, str(os.getpid())]
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*launcher, sys.executable, "-m", "runtime"],
                 env={**os.environ, **self.environ, **traced},
-                cwd=directory,
+                cwd=self.directory,
                 stdout=log,
                 stderr=log,
             )
@@ -161,7 +164,7 @@ def test_a_run_is_audited_while_it_lasts_and_after_its_end(shop: Shop, orders: A
     shop.stop()
     files = ("--traces", str(shop.traces), "--logs", str(shop.log), "--picture", "run.svg")
     after = orders("audit", "--journal", journal, "--complete", *files, "--json", **shop.environ)
-    assert after.code == 0, after.out
+    assert (after.code, after.err) == (0, ""), after.out
     verdicts = {one["invariant"]: one["verdict"] for one in after.json["invariants"]}
     assert verdicts == {f"I{n}": "passed" for n in range(1, 14)}
     assert (shop.directory / "run.svg").read_text().startswith("<?xml")
@@ -175,6 +178,11 @@ def test_a_run_is_audited_while_it_lasts_and_after_its_end(shop: Shop, orders: A
     journal_of_a_lost_order = shop.write_journal(lost="never-there")
     lost = orders("audit", "--journal", journal_of_a_lost_order, "--json", **shop.environ)
     assert lost.json["figures"]["lost"] == 1
+
+    shop.start()
+    shop.wait_ready()
+    shop.kill()
+    assert "was not stopped in order" in orders("audit", **shop.environ).err
 
 
 def test_files_that_are_not_what_they_should_be_are_wrong_usage(
