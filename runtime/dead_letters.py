@@ -25,8 +25,10 @@ from messages.record import (
 )
 from runtime.letters import (
     AGAIN,
+    DROPPED,
     RECORD,
     REPLAY_OF,
+    REPLAYED,
     Decision,
     decision_in,
     letter_id_in,
@@ -37,8 +39,6 @@ from runtime.log import Entry, Log, LogError
 from runtime.reading import read_to_end
 from runtime.recall import INTAKE, JOURNALS, LETTERS, STREAM_PREFIX
 from runtime.trace_context import checked
-
-REPLAYED, DROPPED = "replayed", "dropped"
 
 Message = tuple[str, bytes, Mapping[str, str]]  # Subject, payload, headers.
 

@@ -29,8 +29,9 @@ from runtime.addressing import read_intake
 from runtime.desk_types import Health, NewOrder, Placed, Unavailable, status_of
 from runtime.log import BrokerLostError, Log
 from runtime.mailbox import Ask, AskFailedError, OverloadedError
-from runtime.recall import INTAKE, Address, recall
+from runtime.recall import INTAKE, Address
 from runtime.shards import Shards
+from runtime.strangers import recall_own
 from runtime.tracing import Tracer
 from runtime.views import Views
 
@@ -235,7 +236,7 @@ async def read_stock(log: Log, shards: int) -> dict[str, Any]:
     levels: dict[str, Any] = {}
     for shard in range(shards):
         actor = ACTORS["inventory"](Terms(), Place(shard, shards))
-        memory = await recall(log, Address("inventory", shard), actor)
+        memory = await recall_own(log, Address("inventory", shard), actor)
         for state in memory.live.values():
             if isinstance(state, Stock):
                 levels[state.sku] = {

@@ -22,6 +22,8 @@ RECORD = "Record"  # The type of a letter about a record that could not be read 
 WAKING = frozenset({Due.__name__, CallAnswered.__name__})
 """The shard told itself these. To hear them again is to look at their key again: the call is made anew."""
 
+REPLAYED, DROPPED = "replayed", "dropped"
+
 LETTER_ID = "Orders-Letter-Id"
 TYPE = "Orders-Type"
 REASON = "Orders-Reason"

@@ -22,7 +22,8 @@ from runtime.jetstream import JetStreamLog, Layout
 from runtime.jetstream_api import STREAM_NOT_FOUND, Api
 from runtime.jetstream_streams import EVENTS
 from runtime.log import BrokerLostError, Entry, Log, LogError
-from runtime.recall import Address, recall
+from runtime.recall import Address
+from runtime.strangers import recall_own
 from runtime.system import broker_address, shard_counts
 from runtime.trace_context import trace_id_of
 
@@ -76,7 +77,7 @@ async def read_order(log: Log, shards: int, order_id: str) -> Mapping[str, Any] 
     """One order's newest public view: what its shard knows, else what was shown last, else what waits for the shard."""
     address = Address("order", shard_of(order_id, shards))
     actor = actor_at(address, shards)
-    memory = await recall(log, address, actor, with_archive=False)
+    memory = await recall_own(log, address, actor, with_archive=False)
     if order_id in memory.live:
         return public_view(actor, memory.live[order_id], memory.traces.get(order_id, ""))
     if order_id in memory.recent:

@@ -3,7 +3,7 @@
 The shard itself does this when it starts, and so does every reader that wants a shard's state with no instance running.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from messages.record import (
 )
 from runtime.archive import Archive, Segment, name_of
 from runtime.log import DamagedError, Log
-from runtime.succession import Succession
+from runtime.succession import Succession, owner_of
 
 STREAM_PREFIX = "ORDER"
 INTAKE = f"{STREAM_PREFIX}.created"
@@ -120,14 +120,22 @@ async def keep(log: Log, address: Address, taken: Taken) -> None:
 
 
 async def recall(
-    log: Log, address: Address, actor: Actor, at_least: int = 0, *, with_archive: bool = True
+    log: Log,
+    address: Address,
+    actor: Actor,
+    at_least: int = 0,
+    *,
+    with_archive: bool = True,
+    strange: Collection[int] = (),
 ) -> Memory:
     """What the shard knew when its newest record was stored; on request without what it has finished.
 
-    `at_least` is a record that is known to be there: a replica that lags may not say so yet.
+    `at_least` is a record that is known to be there: a replica that lags may not say so yet. `strange` messages in the
+    journal are passed over.
 
     Raises:
-        RecordError: its snapshot or one of its records is damaged, newer than this program, or not its own.
+        RecordError: its snapshot is damaged, or newer than this program.
+        StrangeRecordError: so is one of its records, or it is not its own.
         DamagedError: a part of its archive is damaged, or gone before its time.
         BrokerLostError: the broker went away meanwhile.
     """
@@ -146,21 +154,18 @@ async def recall(
         now_ms = newest.time_ms if newest is not None else 0
         memory.archive = await _load_archive(log, address, snapshot, now_ms)
     if newest is not None:
-        memory.owner = Succession().read(newest).owner
+        memory.owner = owner_of(newest)
         at_least = max(at_least, newest.seq)
     if not at_least:
         memory.seq = 0  # RETENTION has taken the records; the next one is the journal's first.
     if at_least <= memory.seq:
         return memory
-    succession = Succession()
+    succession = Succession(memory.seq, strange)
     async with log.read(max(0, memory.seq - 1), [address.journal]) as reader:
         while memory.seq < at_least:
-            for entry in await reader.take():
-                record = succession.read(entry)
-                if entry.seq <= memory.seq:
-                    continue  # What the snapshot has is read again only for what has to follow it.
+            entries = await reader.take()
+            for entry, record in succession.follow(entries):
                 memory.owner = record.owner  # Of those that came while we read, too.
-                memory.seq = entry.seq
                 memory.unsaved += 1
                 memory.cursor = max(memory.cursor, record.cursor)
                 for change in record.states:
@@ -168,6 +173,7 @@ async def recall(
                     memory.put(change.key, state, change.traceparent, entry.time_ms)
                     if state is not None:
                         memory.recent[change.key] = (state, change.traceparent)
+            memory.seq = max(memory.seq, entries[-1].seq)
     return memory
 
 

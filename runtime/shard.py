@@ -47,8 +47,9 @@ from runtime.letters import letter_about, order_of, store_letter
 from runtime.log import BrokerLostError, Log, LogError, RefusedError, SupersededError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, Wake, fail_asks
 from runtime.past import Past
-from runtime.recall import Address, Memory, Taken, keep, recall
-from runtime.succession import Succession
+from runtime.recall import Address, Memory, Taken, keep
+from runtime.strangers import recall_own, set_aside
+from runtime.succession import StrangeRecordError, owner_of
 from runtime.tail import Tail
 from runtime.tracing import Span, Tracer
 from runtime.views import Views
@@ -193,20 +194,27 @@ class Shard:
         around, journal = self._around, self.address.journal
         newest = await around.log.last(journal)
         if newest is not None:
-            self._refuse_to_fight(Succession().read(newest).owner)
+            self._refuse_to_fight(owner_of(newest))
         expect = None
         if self._past.owned_before:
             expect = newest.seq if newest is not None else 0
         first = encode_record(Record(self._owner, self._turn, Cursor()))
         mine_seq = await around.log.append(journal, first, expect=expect)
         self._past.owned_before = True
-        self._memory = await recall(around.log, self.address, self._actor, mine_seq)
+        self._memory = await self._recall(mine_seq)
         self._refuse_to_fight(self._memory.owner)
         await check_whole(around.log, self.address, self._memory, accept_loss=around.accept_loss)
         self._committed = self._memory.cursor
         mine = await around.log.last(journal)
         if mine is not None:
             around.clock.see(mine.time_ms)
+
+    async def _recall(self, mine_seq: int) -> Memory:
+        try:
+            return await recall_own(self._around.log, self.address, self._actor, mine_seq)
+        except StrangeRecordError as error:
+            await set_aside(self._around.log, self.address, error)
+            raise
 
     def _refuse_to_fight(self, owner: str) -> None:
         """The instance that started last owns the shards. One that it has fenced off does not take them back."""

@@ -5,38 +5,66 @@ refuses everything else. So a copy of an earlier record, a record of another jou
 is sound. Believing it would take a shard back to what it knew before: nobody recovers over it, and a person decides.
 """
 
+from collections.abc import Collection, Iterable, Iterator
+
 from messages.record import RawRecord, RecordError
 from runtime.log import Entry
 
 
-class Succession:
-    """Reads one journal's records in order, from any of them on."""
+class StrangeRecordError(RecordError):
+    """A message in a journal that is no record of its owners; `is_sound` says that it is one of somebody's."""
 
-    def __init__(self) -> None:
+    def __init__(self, entry: Entry, why: str, *, is_sound: bool) -> None:
+        super().__init__(
+            f"message {entry.seq} on {entry.subject} cannot be recovered over: {why}. If somebody else has published it"
+            " there, find it in `orders dead list` and pass over it with `orders dead drop ID --reason ...`, and let"
+            " nobody but the instance publish on ORDER.journal.>; if not, run the version that wrote it, or restore a"
+            " backup"
+        )
+        self.entry, self.why, self.is_sound = entry, why, is_sound
+
+
+class Succession:
+    """Reads one journal's records in order, from any of them on.
+
+    Those up to `after` are known, and read only for what has to follow them; `strange` ones are passed over.
+    """
+
+    def __init__(self, after: int = 0, strange: Collection[int] = ()) -> None:
+        self._after, self._strange = after, strange
         self._owner, self._turn = "", -1
+
+    def follow(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, RawRecord]]:
+        """The records that are news, each with its entry. Raises like `read`."""
+        for entry in entries:
+            if entry.seq not in self._strange:
+                record = self.read(entry)
+                if entry.seq > self._after:
+                    yield entry, record
 
     def read(self, entry: Entry) -> RawRecord:
         """The record in the next entry.
 
         Raises:
-            RecordError: it is none, or not the one that follows.
+            StrangeRecordError: it is none, or not the one that follows.
         """
         try:
             record = RawRecord(entry.payload)
-            self._check(record)
         except RecordError as error:
-            raise RecordError(
-                f"message {entry.seq} on {entry.subject} cannot be recovered over: {error}. If somebody else has"
-                f" published it there, remove it (nats stream rmm ORDERS {entry.seq}), and let nobody but the instance"
-                " publish on ORDER.journal.>; if not, upgrade to the version that wrote it, or restore a backup"
-            ) from error
-        self._owner, self._turn = record.owner, record.turn
-        return record
-
-    def _check(self, record: RawRecord) -> None:
+            raise StrangeRecordError(entry, str(error), is_sound=False) from error
         begins = record.turn == 0 and not record.states
         follows = record.owner == self._owner and record.turn == self._turn + 1
         if not begins and not follows and self._owner:
-            raise RecordError(
-                f"it is number {record.turn} of {record.owner}, after number {self._turn} of {self._owner}"
-            )
+            stands = f"number {record.turn} of {record.owner}"
+            why = f"it is {stands}, after number {self._turn} of {self._owner}"
+            raise StrangeRecordError(entry, why, is_sound=True)
+        self._owner, self._turn = record.owner, record.turn
+        return record
+
+
+def owner_of(newest: Entry | None) -> str:
+    """Who wrote a journal's newest record; nobody where there is none, or a stranger's message in its place."""
+    try:
+        return RawRecord(newest.payload).owner if newest is not None else ""
+    except RecordError:
+        return ""

@@ -9,8 +9,8 @@ from rich.text import Text
 from messages.codec import DecodeError, decode, message_class
 from messages.record import Letter
 from runtime.commands.output import moment, plain
-from runtime.dead_letters import REPLAYED, Buried
-from runtime.letters import WAKING, Decision
+from runtime.dead_letters import Buried
+from runtime.letters import REPLAYED, WAKING, Decision
 from runtime.trace_context import trace_id_of
 
 REASON_CHARS = 100  # Of a line in the list; `orders dead show` prints all of it.

@@ -4,7 +4,7 @@ import pytest
 
 from messages.record import Change, Cursor, Record, RecordError, encode_record
 from runtime.log import Entry
-from runtime.succession import Succession
+from runtime.succession import StrangeRecordError, Succession, owner_of
 
 STATES = (Change("o1", b"state"),)
 
@@ -46,7 +46,10 @@ def test_owners_follow_each_other_and_number_their_records(records: list[tuple[s
 def test_a_copy_a_gap_or_a_record_of_another_journal_is_refused(
     records: list[tuple[str, int]],
 ) -> None:
-    with pytest.raises(RecordError, match=r"message 7 on ORDER.journal.order.0 .* rmm ORDERS 7"):
+    with pytest.raises(
+        RecordError,
+        match=r"message 7 on ORDER.journal.order.0 cannot be recovered over: it is number",
+    ):
         read(*records)
 
 
@@ -61,3 +64,21 @@ def test_who_begins_knows_nothing_yet() -> None:
 def test_what_is_no_record_is_refused_with_its_place() -> None:
     with pytest.raises(RecordError, match=r"message 9 on ORDER.journal.x.0 .* start like a record"):
         Succession().read(Entry(9, "ORDER.journal.x.0", b"rubbish", 0))
+
+
+def test_what_is_known_is_read_for_what_follows_it_and_what_is_strange_is_passed_over() -> None:
+    entries = [
+        entry("a/1", 3, seq=5),
+        entry("b/1", 9, seq=6),
+        entry("a/1", 4, seq=7),
+    ]
+    followed = Succession(5, {6}).follow(entries)
+    assert [(each.seq, record.turn) for each, record in followed] == [(7, 4)]
+    with pytest.raises(StrangeRecordError):
+        list(Succession(5).follow(entries))
+
+
+def test_a_strangers_message_has_no_owner() -> None:
+    assert owner_of(entry("a/1", 3)) == "a/1"
+    assert owner_of(Entry(9, "ORDER.journal.x.0", b"rubbish", 0)) == ""
+    assert owner_of(None) == ""
