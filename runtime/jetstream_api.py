@@ -112,9 +112,19 @@ class Api:
         One that lags would show a predecessor's record for ours, and an order that was accepted as unknown.
         """
         if self.has_replicas:
-            return await self._newest_of_leader(stream, subject)
-        operation = f"DIRECT.GET.{stream}.{subject}"
-        message = await self.bridge.request(f"$JS.API.{operation}")
+            return await self._ask_leader(stream, {"last_by_subj": subject})
+        return await self._ask_any(f"{stream}.{subject}", b"")
+
+    async def next(self, stream: str, seq: int, subject: str) -> Stored | None:
+        """The first message on a subject from `seq` on; where there are replicas, as their leader has it."""
+        which = {"seq": seq, "next_by_subj": subject}
+        if self.has_replicas:
+            return await self._ask_leader(stream, which)
+        return await self._ask_any(stream, _encode(which))
+
+    async def _ask_any(self, what: str, which: bytes) -> Stored | None:
+        operation = f"DIRECT.GET.{what}"
+        message = await self.bridge.request(f"$JS.API.{operation}", which)
         if message.status == 404:
             return None
         _check_served(message, operation)
@@ -122,9 +132,9 @@ class Api:
         seq, time = int(headers["Nats-Sequence"]), headers["Nats-Time-Stamp"]
         return Stored(seq, time, message.header, message.payload)
 
-    async def _newest_of_leader(self, stream: str, subject: str) -> Stored | None:
+    async def _ask_leader(self, stream: str, which: Mapping[str, Any]) -> Stored | None:
         operation = f"STREAM.MSG.GET.{stream}"
-        error, answer = await self.try_call(operation, {"last_by_subj": subject})
+        error, answer = await self.try_call(operation, which)
         if error is not None:
             if error.err_code == _NO_MESSAGE:
                 return None

@@ -14,13 +14,12 @@ import msgspec
 import trio
 
 from runtime.jetstream_api import Api
-from runtime.jetstream_reader import JetStreamReader
 from runtime.jetstream_streams import SNAPSHOTS
 from runtime.log import DamagedError, check_key
 
 CHUNK_BYTES: Final = 512 << 10  # One fsync each; larger ones would keep appends waiting.
 CHUNK_OVERHEAD_BYTES: Final = 1 << 10
-TRIES: Final = 5  # A snapshot may be replaced while it is read, or a lagging replica be asked.
+TRIES: Final = 5  # A snapshot may be replaced while it is read.
 TRY_WAIT_S: Final = 0.1
 _BUCKET: Final = SNAPSHOTS.removeprefix("OBJ_")
 
@@ -89,19 +88,16 @@ async def _find(api: Api, name: str) -> _Info | None:
 
 
 async def _read_chunks(api: Api, info: _Info) -> bytes | None:
-    if not info.chunks:
-        return b""
-    reader = JetStreamReader(api, SNAPSHOTS, 0, [_chunks_subject(info.nuid)])
-    await reader.open()
-    try:
-        if reader.backlog != info.chunks:
+    """One request each, and not by a consumer: it may be given to a replica that lags."""
+    chunks: list[bytes] = []
+    seq = 1
+    while len(chunks) < info.chunks:
+        chunk = await api.next(SNAPSHOTS, seq, _chunks_subject(info.nuid))
+        if chunk is None:
             return None
-        chunks: list[bytes] = []
-        while len(chunks) < info.chunks:
-            chunks += [entry.payload for entry in await reader.take()]
-        return b"".join(chunks)
-    finally:
-        reader.close()
+        chunks.append(chunk.payload)
+        seq = chunk.seq + 1
+    return b"".join(chunks)
 
 
 def _chunks_subject(nuid: str) -> str:

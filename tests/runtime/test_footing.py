@@ -65,7 +65,7 @@ async def test_a_broker_that_does_not_answer_is_waited_for_with_a_reason(
     own_nats_server.thaw()
     with trio.fail_after(10):
         await started.wait()
-    assert footing.reasons == ()
+    assert not footing.reasons
 
 
 async def test_who_loses_the_broker_alone_fails_as_soon_as_the_ground_is_known_to_hold(

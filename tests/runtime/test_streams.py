@@ -193,6 +193,11 @@ async def test_the_newest_of_a_subject_is_the_same_from_any_replica_and_from_the
         assert list(await reader.take()) == [found]
     assert await log.last("ORDER.created.o2") is None
     assert await log.get_view("o1") is None
+    snapshot = bytes(range(256)) * 6_000
+    await log.put_snapshot("order-0", b"old")
+    await log.put_snapshot("order-0", snapshot)
+    assert await log.get_snapshot("order-0") == snapshot
+    assert await log.get_snapshot("order-1") is None
 
 
 @pytest.mark.parametrize(
