@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -52,9 +53,10 @@ class Process:
 
     def start(self) -> None:
         assert not self.running
+        program, *more = self.host.command(self.argv)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # Every word of the command is ours.
-                dying_with_us(self.host.command(self.argv)),
+                dying_with_us([shutil.which(program) or program, *more]),
                 env=self.environ,
                 cwd=self.log_file.parent,
                 stdin=subprocess.DEVNULL,
