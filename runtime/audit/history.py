@@ -4,9 +4,10 @@ What can be judged only at the moment (stock at every record, one owner after an
 finding; the checks judge the rest at the end.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 
-from messages.record import RawRecord, RecordError
+from messages.record import RawRecord, RecordError, decode_letter
 from runtime.audit.causes import Causes
 from runtime.audit.orders import Orders
 from runtime.audit.owners import Owners
@@ -27,7 +28,7 @@ class History:
 
     `counts` are the shards of each actor, where known: then keys in the wrong shard are seen. `snapshots` are those of
     the snapshot store, by name and read before the log is, with the segments that they name. `keeps_spans` is needed to
-    compare traces, and takes memory.
+    compare traces, and takes memory. `passed_over` are strangers' messages in journals that a person has dropped.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class History:
         snapshots: Mapping[str, bytes] | None = None,
         *,
         keeps_spans: bool = False,
+        passed_over: Collection[int] = (),
     ) -> None:
         self.orders = Orders()
         self.shelves = Shelves()
@@ -43,6 +45,7 @@ class History:
         self.causes = Causes()
         self.saved = Saved(snapshots or {})
         self.trails = Trails(keeps_spans=keeps_spans)
+        self._passed_over = passed_over
         self.unreadable: list[Finding] = []
         self.entries = self.records = 0
         self.first_seq = self.last_seq = 0
@@ -63,7 +66,9 @@ class History:
             self._add_record(entry)
         elif subject.startswith(_INTAKE):
             self.causes.take_intake(entry, subject.removeprefix(_INTAKE))
-        elif not subject.startswith(_LETTERS):
+        elif subject.startswith(_LETTERS):
+            self._add_letter(entry)
+        else:
             self.causes.take_foreign(entry)
 
     @property
@@ -71,7 +76,15 @@ class History:
         """False where RETENTION has taken the beginning of the log."""
         return self.first_seq <= 1
 
+    def _add_letter(self, entry: Entry) -> None:
+        with suppress(RecordError):  # A stranger's; nobody believes it either.
+            letter = decode_letter(entry.payload)
+            if letter.seq:
+                self.causes.take_letters([letter])
+
     def _add_record(self, entry: Entry) -> None:
+        if entry.seq in self._passed_over:
+            return
         actor, _, number = entry.subject.removeprefix(_JOURNAL).partition(".")
         try:
             address = Address(actor, int(number))

@@ -1,13 +1,14 @@
 """Reading the evidence that the broker has: the whole log, the snapshots, the views. Needs no instance running."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 
-from messages.record import RecordError, decode_snapshot
+from messages.record import RecordError, decode_letter, decode_snapshot
 from runtime.audit.history import History
+from runtime.letters import DROPPED, RECORD, decision_in, letter_id_in
 from runtime.log import DamagedError, Entry, Log
-from runtime.recall import STREAM_PREFIX, Address
+from runtime.recall import LETTERS, STREAM_PREFIX, Address
 
 VIEWS_AT_A_TIME = 32
 
@@ -20,14 +21,31 @@ async def read_history(
     Raises:
         BrokerLostError: the broker went away meanwhile.
     """
-    history = History(counts, await read_snapshots(log, counts), keeps_spans=keeps_spans)
-    async with log.read(0, [f"{STREAM_PREFIX}.>"]) as reader:
-        left = reader.backlog
-        while left > 0:
-            entries: Sequence[Entry] = (await reader.take())[:left]
-            left -= len(entries)
-            history.add_all(entries)
+    history = History(
+        counts,
+        await read_snapshots(log, counts),
+        keeps_spans=keeps_spans,
+        passed_over=await read_passed_over(log),
+    )
+    await _read(log, f"{STREAM_PREFIX}.>", history.add_all)
     return history
+
+
+async def read_passed_over(log: Log) -> set[int]:
+    """Messages in journals that nobody recovers over, as a person has dropped the letters about them."""
+    about: dict[str, int] = {}
+    passed_over: set[int] = set()
+
+    def take(entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            decision = decision_in(entry)
+            if decision is None:
+                about[letter_id_in(entry)] = _record_of(entry)
+            elif decision.decision == DROPPED:
+                passed_over.add(about.get(decision.letter_id, 0))
+
+    await _read(log, f"{LETTERS}.>", take)
+    return passed_over - {0}
 
 
 async def read_snapshots(log: Log, counts: Mapping[str, int]) -> dict[str, bytes]:
@@ -57,6 +75,25 @@ async def read_views(log: Log, order_ids: Iterable[str]) -> dict[str, bytes]:
         for _ in range(VIEWS_AT_A_TIME):
             nursery.start_soon(read)
     return views
+
+
+async def _read(log: Log, subject: str, take: Callable[[Sequence[Entry]], None]) -> None:
+    """Pass on what the log has now, a batch at a time."""
+    async with log.read(0, [subject]) as reader:
+        left = reader.backlog
+        while left > 0:
+            entries = (await reader.take())[:left]
+            left -= len(entries)
+            take(entries)
+
+
+def _record_of(entry: Entry) -> int:
+    """The record that a letter is about as a whole; 0 where it is about none."""
+    try:
+        letter = decode_letter(entry.payload)
+    except RecordError:
+        return 0
+    return letter.seq if letter.type == RECORD else 0
 
 
 async def _keep(log: Log, name: str, stored: dict[str, bytes]) -> None:

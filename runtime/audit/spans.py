@@ -47,9 +47,9 @@ class Span(msgspec.Struct, frozen=True):
 
 
 def read_spans(path: Path) -> Iterator[Span]:
-    """The spans in a file.
+    """The spans in a file; one that a killed process left half-written is lost.
 
     Raises:
-        LinesError: a line is none.
+        LinesError: there is no such file, or nothing in it is a span.
     """
-    return read_lines(path, Span)
+    return read_lines(path, Span, skips_torn=True)

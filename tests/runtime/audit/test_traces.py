@@ -11,6 +11,7 @@ import pytest
 
 from messages.record import Envelope, RawRecord, Record
 from runtime.audit import Mark, Span, Verdict, read_spans
+from runtime.audit.lines import LinesError
 from runtime.audit.spans import SpanContext
 
 KILLED = Mark(0, "F1", "kill -9", 1)
@@ -190,3 +191,13 @@ def test_a_span_is_read_as_the_console_exporter_writes_it(tmp_path: Path) -> Non
     [span] = read_spans(file)
     assert (span.trace_id, span.span_id, span.parent) == ("ab", "cd", "")
     assert (span.says("shard"), span.says("messaging.message.id")) == ("1", "3.1")
+
+
+def test_a_span_cut_short_by_a_kill_is_lost_and_a_file_without_any_told(tmp_path: Path) -> None:
+    file = tmp_path / "spans.jsonl"
+    whole = '{"name": "a", "context": {"trace_id": "0x1", "span_id": "0x2"}}\n'
+    file.write_text('{"name": "torn' + whole + whole)
+    assert len(list(read_spans(file))) == 1
+    file.write_text("no spans\n")
+    with pytest.raises(LinesError, match="line 1 is no Span"):
+        list(read_spans(file))
