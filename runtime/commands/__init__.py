@@ -9,6 +9,7 @@
 | `show`, `tree`, `stock` | one order, the supervision tree, the stock: for people or as JSON |
 | `fault` | failures on request: list, inject, clear |
 | `export` | everything the broker has, as JSON lines |
+| `audit` | holds the whole log against the invariants: for people, as JSON, as a picture |
 | `bench` | measures, and shows figures as a table, as JSON or as a picture |
 | `describe` | streams, subjects, messages, actors, variables, as JSON |
 | `money` | amounts as people write them |
