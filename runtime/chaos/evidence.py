@@ -1,7 +1,9 @@
 """The audit of one campaign: the log of its brokers, held against what everybody else wrote down."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from runtime.audit import Evidence, Span, read_spans
 from runtime.audit.lines import LinesError
@@ -46,10 +48,12 @@ def _spans(stage: Stage) -> tuple[Span, ...] | None:
 
 
 def _logs(stage: Stage) -> Iterator[tuple[str, Iterable[str]]]:
+    """The logs of all processes, less what the faults explain."""
+    explained = re.compile(stage.row.explains or "(?!)")
     files = [one.log_file for one in stage.instances] + [one.log_file for one in stage.brokers.all]
-    for path in files:
-        if path.exists():
-            yield path.name, path.read_text(errors="replace").splitlines()
+    for path in filter(Path.exists, files):
+        lines = path.read_text(errors="replace").splitlines()
+        yield path.name, [line for line in lines if not explained.search(line)]
 
 
 def _config(stage: Stage) -> Config:

@@ -99,6 +99,7 @@ class Row:
       `stage.nats_urls` and `stage.gateway_url`, and starts what it needs in `stage.nursery`.
     - `watch` runs beside all of it, for what has to be seen while it happens.
     - `judge` looks at the whole run when it is quiet again, and adds to `stage.findings`.
+    - `explains` is a regular expression of log lines that are no sign of ill health while this is broken.
     - `pause_s` is how long it is quiet between two faults, from and to; recovery comes on top.
     """
 
@@ -115,5 +116,6 @@ class Row:
     wire: Strike | None = None
     watch: Strike | None = None
     judge: Strike | None = None
+    explains: str = ""
     in_mix: bool = True
     """Whether its strikes belong among those of the mixed row; they must need no ground of their own."""

@@ -110,6 +110,7 @@ ROWS = (
         missing=missing,
         setting=with_small_disk,
         wire=log_to_small_disk,
+        explains="a log line could not be rendered",
         in_mix=False,
     ),
 )

@@ -69,14 +69,16 @@ async def slow_customers(stage: Stage) -> None:
         except (OSError, trio.BrokenResourceError):
             stage.counts["slow connections that were ended"] += 1
 
+    async def are_many() -> bool:
+        return len(opened) > SLOW_CUSTOMERS // 2
+
     async with (
         stage.fault(f"{SLOW_CUSTOMERS} slow connections", from_strike=True) as fault,
         trio.open_nursery() as nursery,
     ):
         for _ in range(SLOW_CUSTOMERS):
             nursery.start_soon(dawdle)
-        await trio.sleep(1)
-        if len(opened) > SLOW_CUSTOMERS // 2:
+        if await wait_for(are_many, within_s=SLOW_LASTS_S):
             fault.struck()
             await trio.sleep(SLOW_LASTS_S)
         nursery.cancel_scope.cancel()
