@@ -4,8 +4,9 @@ Written from the published conversation and not from the actor's code, so that t
 order that is `withdrawn` has its cancel decided and its payment being undone; its public status does not say so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
+from operator import attrgetter
 
 from actors.order_state import TERMINAL, Event, OrderState, OrderStatus
 
@@ -85,6 +86,7 @@ _BY_LINE = {
     for event, ends in moves.items()
     for end in ends
 }
+_PLAIN = {status: stand for stand, status in reversed(STATUS.items())}
 _WITHDRAWN = frozenset({Stand.WITHDRAWN, Stand.PARKED_WITHDRAWN})
 
 FIXED = (
@@ -97,6 +99,7 @@ FIXED = (
     "digest",
 )
 """What an order was placed with never changes."""
+_fixed = attrgetter(*FIXED)
 
 
 def follow(stand: Stand, lines: Sequence[Event]) -> tuple[Stand, str]:
@@ -115,22 +118,27 @@ def stand_of(state: OrderState) -> Stand:
     return _stand_of(state.status, withdrawn=state.withdrawn)
 
 
-def find_faults(stand: Stand, state: OrderState) -> Iterator[str]:
+def find_faults(stand: Stand, state: OrderState) -> Sequence[str]:
     """What a state contradicts in itself, given where its history has led."""
     if state.history and state.history[-1].status is not state.status:
-        yield f"its status is {state.status}, its history ends with {state.history[-1].status}"
+        return [f"its status is {state.status}, its history ends with {state.history[-1].status}"]
     # Once cancelled, having been withdrawn no longer matters.
-    elif state.status not in TERMINAL and stand_of(state) is not stand:
-        yield f"it says {stand_of(state)}, its history leads to {stand}"
+    if state.status not in TERMINAL and stand_of(state) is not stand:
+        return [f"it says {stand_of(state)}, its history leads to {stand}"]
+    return ()
 
 
-def find_changes(before: OrderState, after: OrderState) -> Iterator[str]:
+def find_changes(before: OrderState, after: OrderState) -> Sequence[str]:
     """What must never change from one stored state to the next, and did."""
-    for name in FIXED:
-        if getattr(before, name) != getattr(after, name):
-            yield f"{name} changed from {getattr(before, name)!r} to {getattr(after, name)!r}"
+    changes: list[str] = []
+    if _fixed(before) != _fixed(after):
+        for name in FIXED:
+            old, new = getattr(before, name), getattr(after, name)
+            if old != new:
+                changes.append(f"{name} changed from {old!r} to {new!r}")
     if after.history[: len(before.history)] != before.history:
-        yield "its history was rewritten: what stood there before no longer begins it"
+        changes.append("its history was rewritten: what stood there before no longer begins it")
+    return changes
 
 
 def _stand_of(status: OrderStatus, *, withdrawn: bool) -> Stand:
@@ -138,4 +146,4 @@ def _stand_of(status: OrderStatus, *, withdrawn: bool) -> Stand:
         return Stand.WITHDRAWN
     if withdrawn and status is OrderStatus.NEEDS_ATTENTION:
         return Stand.PARKED_WITHDRAWN
-    return next(stand for stand, public in STATUS.items() if public is status)
+    return _PLAIN[status]

@@ -1,6 +1,6 @@
 """The book of orders: each order's newest state, and everything illegal on the way there (I5)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -89,5 +89,6 @@ class Orders:
         if not known.ended_ms and state.status in TERMINAL:
             known.ended_ms = entry.time_ms
 
-    def _note(self, order_id: str, faults: Iterable[str], entry: Entry) -> None:
-        self.findings.extend(Finding("I5", order_id, fault, entry.seq) for fault in faults)
+    def _note(self, order_id: str, faults: Sequence[str], entry: Entry) -> None:
+        if faults:
+            self.findings += [Finding("I5", order_id, fault, entry.seq) for fault in faults]
