@@ -5,7 +5,7 @@ import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from threading import Semaphore
@@ -61,11 +61,11 @@ def explore(
     limit_s: float = float("inf"),
     on_outcome: Callable[[Outcome], None] = lambda _: None,
 ) -> Summary:
-    """Run each seed and judge it; no new one is begun after `limit_s`."""
+    """Run each seed and judge it; no new one is begun after `limit_s`. An interrupt ends it with what there is."""
     summary = Summary()
     started_s = time.monotonic()
     seeds_in_time = takewhile(lambda _: time.monotonic() - started_s < limit_s, seeds)
-    with _outcomes(seeds_in_time, jobs) as outcomes:
+    with suppress(KeyboardInterrupt), _outcomes(seeds_in_time, jobs) as outcomes:
         for outcome in outcomes:
             summary.add(outcome)
             on_outcome(outcome)

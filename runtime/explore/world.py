@@ -184,7 +184,9 @@ class Process:
 
     @property
     def is_quiet(self) -> bool:
-        """Every shard runs, has heard all that there is, and waits for nobody."""
+        """All there is has been delivered; every shard runs, has heard it, and waits for nobody."""
+        if self._tail.position < len(self.world.store.entries):
+            return False
         running = self.shards.running()
         vitals = [shard.vitals for shard in running.values()]
         return len(running) == sum(self.world.counts.values()) and all(

@@ -62,6 +62,13 @@ def test_without_faults_everybody_gets_what_the_card_and_the_shelf_allow() -> No
     assert outcome.seen["another body under a known id was refused"] == 1
 
 
+@pytest.mark.parametrize("at", range(1, 29, 3))
+def test_a_delivery_that_is_late_to_the_very_last_is_waited_for(at: int) -> None:
+    late = Fault(Kind.LATE, When.DELIVERY, at, for_ms=20_000)
+    order = Order("o1", 0, (("a", 2), ("b", 1)))
+    assert run_schedule(Schedule(1, orders=(order,), faults=(late,))).findings == ()
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_of_fault_comes_when_its_number_is_up(kind: Kind) -> None:
     target = {Kind.CRASH: "order.0", Kind.RAISE: "order.0 shard.before-append"}.get(kind, "")
