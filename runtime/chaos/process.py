@@ -15,7 +15,10 @@ from runtime.chaos.host import LOOPBACK, Host
 from runtime.embedded import dying_with_us
 
 LOOK_AGAIN_S = 0.005
+GONE_S = 10.0  # Longer only if the kernel itself waits for a disk that is gone.
 STOP_S = 30.0  # From SIGTERM to SIGKILL: above the grace that an instance takes for itself.
+
+_given_ports: set[int] = set()  # What was given may not be in use yet.
 
 
 class Process:
@@ -72,9 +75,10 @@ class Process:
             self._process.send_signal(number)
 
     async def kill(self) -> None:
-        """End it as a power cut would, and wait until it is gone."""
+        """End it as a power cut would, and wait until it is gone, cancelled or not."""
         self.signal(signal.SIGKILL)
-        await self.wait_ended()
+        with trio.move_on_after(GONE_S, shield=True):
+            await self.wait_ended()
 
     def pause(self) -> None:
         self.signal(signal.SIGSTOP)
@@ -119,7 +123,10 @@ def inherited() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nobody has now; a host of its own has every port free."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nobody has now, and another one each time; a host of its own has every port free."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port: int = probe.getsockname()[1]
+        if port not in _given_ports:
+            _given_ports.add(port)
+            return port
