@@ -16,17 +16,18 @@ class GapError(BrokerConfigError):
     """Records that a shard needs are not in the log: a person has to decide."""
 
 
-async def check_whole(log: Log, address: Address, memory: Memory, *, accept_loss: bool) -> None:
-    """Hold what a shard has recalled against what the log still keeps.
+async def check_whole(
+    log: Log, address: Address, memory: Memory, newest_seq: int, *, accept_loss: bool
+) -> None:
+    """Hold what a shard has recalled against what the log still keeps; `newest_seq` is the record just appended.
 
     Raises:
         GapError: they do not fit together; expired records are passed with `accept_loss`, and counted.
     """
     known_seq = max(memory.snapshot_seq, memory.cursor.seq)
-    last_seq = await log.last_seq()
-    if known_seq > last_seq:
+    if known_seq > newest_seq:
         raise GapError(
-            f"{address} has read the log up to {known_seq}, and the log ends at {last_seq}: it was restored from a"
+            f"{address} has read the log up to {known_seq}, and the log ends at {newest_seq}: it was restored from a"
             " backup older than the snapshots beside it. Restore a newer backup of stream ORDERS, or all from one time"
         )
     expired = expired_unknown(memory, await log.first_seq())

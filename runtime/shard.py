@@ -203,7 +203,9 @@ class Shard:
         self._past.owned_before = True
         self._memory = await self._recall(mine_seq)
         self._refuse_to_fight(self._memory.owner)
-        await check_whole(around.log, self.address, self._memory, accept_loss=around.accept_loss)
+        await check_whole(
+            around.log, self.address, self._memory, mine_seq, accept_loss=around.accept_loss
+        )
         self._committed = self._memory.cursor
         mine = await around.log.last(journal)
         if mine is not None:
