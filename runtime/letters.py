@@ -4,15 +4,17 @@ A crash in between stores a letter twice under the same id; whoever lists them s
 is stored beside it, on the same subject: a decision, with the letter's id, and no payload. Nothing is ever deleted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+import trio
 from betterproto import Message
 
 from actors.actor import CallAnswered, Due, Heard
 from messages.codec import DecodeError, encode
 from messages.record import Letter, encode_letter
-from runtime.log import Entry, Log
+from runtime.log import Entry, Log, LogError
 from runtime.mailbox import Delivery, Item
 from runtime.recall import STREAM_PREFIX, Address
 
@@ -67,6 +69,27 @@ async def store_letter(log: Log, address: Address, letter: Letter, burial: str) 
         REASON: printable(letter.reason),
     }
     await log.append(address.letters, encode_letter(letter), headers=headers)
+
+
+async def store_letters(log: Log, address: Address, letters: Sequence[Letter], group: str) -> None:
+    """Append the letters of one group at the same time, since the broker syncs its disk for many as fast as for one.
+
+    Raises:
+        LogError: one of them was refused or lost; the others may be stored.
+    """
+    errors: list[LogError] = []
+
+    async def store(letter: Letter, burial: str) -> None:
+        try:
+            await store_letter(log, address, letter, burial)
+        except LogError as error:
+            errors.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for number, letter in enumerate(letters):
+            nursery.start_soon(store, letter, f"{group}.{number}")
+    if errors:
+        raise errors[0]
 
 
 async def store_decision(log: Log, subject: str, decision: Decision) -> int:

@@ -43,7 +43,7 @@ from runtime.faults import Faults, points
 from runtime.faults.hooks import ShardHooks
 from runtime.gaps import check_whole
 from runtime.gateway import Gateway
-from runtime.letters import letter_about, order_of, store_letter
+from runtime.letters import letter_about, order_of, store_letters
 from runtime.log import BrokerLostError, Log, LogError, RefusedError, SupersededError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, Wake, fail_asks
 from runtime.past import Past
@@ -57,6 +57,9 @@ from runtime.vitals import Vitals
 
 GROUP_FACTS_MAX = 500  # Below 20 ms of decisions, so that nobody waits long for the loop.
 GROUP_BYTES_MAX = 400_000  # Before framing; and never more than half of what the broker takes.
+GROUP_LETTERS_MAX = (
+    50  # An append each, so that a flood of rubbish keeps good orders waiting for milliseconds.
+)
 FACT_BYTES = 400  # At most, less the items it names: an id, a reason, an envelope with its trace.
 ITEM_BYTES = 80  # Of a fact: a SKU has 64 characters at most, and a quantity.
 SNAPSHOT_RECORDS = 2_000  # Own records between two snapshots: read back in well under a second.
@@ -288,7 +291,7 @@ class Shard:
         now_ms = self._around.clock.now_ms()
         bytes_max = min(GROUP_BYTES_MAX, self._around.log.payload_bytes_max // 2)
         for at, item in enumerate(items):
-            if group.bytes_so_far > bytes_max:
+            if group.bytes_so_far > bytes_max or len(group.letters) >= GROUP_LETTERS_MAX:
                 self.mailbox.put_back(items[at:])
                 del items[at:]
                 break
@@ -392,11 +395,12 @@ class Shard:
             if self._hooks is not None:
                 await self._hooks.around_append(points.BEFORE_APPEND, group.facts, group.changes)
             self._turn += 1
-            for number, letter in enumerate(group.letters):
-                burial = f"{self._owner}.{self._turn}.{number}"
-                if self._hooks is not None:
+            if self._hooks is not None:
+                for letter in group.letters:
                     await self._hooks.before_letter(letter)
-                await store_letter(around.log, self.address, letter, burial)
+            if group.letters:
+                burial = f"{self._owner}.{self._turn}"
+                await store_letters(around.log, self.address, group.letters, burial)
             record = Record(
                 self._owner,
                 self._turn,

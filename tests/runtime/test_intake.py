@@ -6,6 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from runtime.recall import Address
+from runtime.shard import GROUP_LETTERS_MAX
 from supervisors import ChildCrashed
 
 
@@ -63,6 +65,21 @@ async def test_a_flood_of_large_letters_is_buried_in_records_that_the_broker_tak
     await trio.sleep(5)
     assert len(shop.letters()) == 300
     assert _crashes(shop) == 0
+
+
+async def test_a_flood_of_rubbish_is_buried_little_by_little_so_that_orders_come_in_between(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    shop.process.kill()
+    for _ in range(300):
+        await shop.publish("junk", b"junk")
+    await shop.start()
+    await shop.wait_running()
+    await trio.sleep(5)
+    addresses = [Address("order", shard) for shard in range(2)]
+    letters = [len(record.letters) for one in addresses for record in shop.records(one)]
+    assert sum(letters) == 300
+    assert max(letters) <= GROUP_LETTERS_MAX
 
 
 @pytest.mark.parametrize("when", ["live", "finished"])

@@ -16,8 +16,9 @@ from runtime.letters import (
     order_of,
     store_decision,
     store_letter,
+    store_letters,
 )
-from runtime.log import Entry
+from runtime.log import BrokerLostError, Entry
 from runtime.mailbox import Ask, Delivery
 from runtime.memory import MemoryLog
 from runtime.recall import Address
@@ -47,6 +48,14 @@ async def test_a_letter_is_stored_whole_on_its_shards_subject_with_headers_for_p
         "Orders-Type": "CancelAsked",
         "Orders-Reason": "why",
     }
+
+
+async def test_where_one_letter_of_a_group_is_lost_the_group_is() -> None:
+    log = MemoryLog()
+    log.lose_answers()
+    with pytest.raises(BrokerLostError):
+        await store_letters(log, ORDER_1, [letter(7), letter(8), letter(9)], "i1/1.3")
+    assert len(log.store.entries) == 3
 
 
 async def test_two_letters_have_two_ids_and_the_same_one_again_has_the_same() -> None:
