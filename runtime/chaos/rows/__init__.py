@@ -10,13 +10,26 @@ from runtime.chaos.rows import (
     limits,
     mixed,
     overload,
+    poison,
     processes,
     provider,
     telemetry,
     wire,
 )
 
-MODULES = (processes, actors, clock, limits, overload, telemetry, brokers, provider, wire, mixed)
+MODULES = (
+    processes,
+    actors,
+    clock,
+    limits,
+    overload,
+    poison,
+    telemetry,
+    brokers,
+    provider,
+    wire,
+    mixed,
+)
 
 
 def all_rows() -> Mapping[str, Row]:

@@ -54,10 +54,10 @@ async def probe(stage: Stage) -> None:
         while True:
             began_s = time.perf_counter()
             try:
-                await stage.http.ask(stage.instance.http, "GET", "/livez")
+                await stage.http.ask("GET", stage.instance.http, "/livez")
+                late_ms.append((time.perf_counter() - began_s) * 1000)
             except NoAnswerError:
                 stage.counts["unanswered probes"] += 1
-            late_ms.append((time.perf_counter() - began_s) * 1000)
             await trio.sleep(PROBE_EVERY_S)
     finally:
         slow_ms = percentile(late_ms, 99.9)
