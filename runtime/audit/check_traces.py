@@ -37,16 +37,15 @@ def check_traces(evidence: Evidence) -> Result:
             judged("I10", rule, 0, findings) if findings else unchecked("I10", rule, needs, notes)
         )
     traces = _by_trace(evidence)
-    lost = 0
+    missing = _find_missing_ends(evidence, traces)
     for order_id in trails.sampled:
         spans = traces.get(trails.traces[order_id], {})
-        found, missing = _look_at(evidence, order_id, spans)
+        found, parents = _look_at(evidence, order_id, spans)
         findings += found
-        lost += missing
+        missing |= parents
     findings += list(_find_astray(evidence, evidence.spans))
-    lost += _count_unheard(evidence, traces)
-    notes += list(_notes(evidence, lost))
-    if lost and not findings and not evidence.marks:
+    notes += list(_notes(evidence, len(missing)))
+    if missing and not findings and not evidence.marks:
         notes.append("nothing is said to have been killed (--marks FILE), so nothing explains it")
         return undecided("I10", rule, notes, len(trails.sampled))
     return judged("I10", rule, len(trails.traces), findings, notes)
@@ -59,8 +58,8 @@ def _by_trace(evidence: Evidence) -> dict[str, _Trace]:
     return traces
 
 
-def _look_at(evidence: Evidence, order_id: str, spans: _Trace) -> tuple[list[Finding], int]:
-    """What is wrong with one trace, and how many parents in it were lost in export."""
+def _look_at(evidence: Evidence, order_id: str, spans: _Trace) -> tuple[list[Finding], set[str]]:
+    """What is wrong with one trace, and the parents in it that were lost in export."""
     findings: list[Finding] = []
     lost: set[str] = set()
     roots = [span for span in spans.values() if not span.parent and not span.links]
@@ -75,7 +74,7 @@ def _look_at(evidence: Evidence, order_id: str, spans: _Trace) -> tuple[list[Fin
         else:
             seen = f"the parent {span.parent} of {span.name} is nowhere, not even in the log"
             findings.append(Finding("I10", order_id, seen))
-    return findings, len(lost)
+    return findings, lost
 
 
 def _find_astray(evidence: Evidence, spans: Sequence[Span]) -> Iterator[Finding]:
@@ -91,16 +90,16 @@ def _find_astray(evidence: Evidence, spans: Sequence[Span]) -> Iterator[Finding]
             yield Finding("I10", span.says("order.id"), seen)
 
 
-def _count_unheard(evidence: Evidence, traces: dict[str, _Trace]) -> int:
-    """Ends of hops that are missing: the sending, or every hearing of what was heard."""
-    lost = 0
+def _find_missing_ends(evidence: Evidence, traces: dict[str, _Trace]) -> set[str]:
+    """Ends of hops that are missing: the span that sent, or every span that heard."""
+    missing: set[str] = set()
+    heard = {span.parent for span in evidence.spans or () if span.kind == CONSUMER}
     for sent in evidence.history.trails.sent.values():
-        spans = traces.get(sent.trace_id, {})
-        lost += sent.span_id not in spans
-    if evidence.is_quiescent:
-        parents = {span.parent for span in evidence.spans or () if span.kind == CONSUMER}
-        lost += sum(one.span_id not in parents for one in evidence.history.trails.sent.values())
-    return lost
+        if sent.span_id not in traces.get(sent.trace_id, {}):
+            missing.add(sent.span_id)
+        if evidence.is_quiescent and sent.span_id not in heard:
+            missing.add(f"who heard {sent.span_id}")
+    return missing
 
 
 def _notes(evidence: Evidence, lost: int) -> Iterator[str]:
