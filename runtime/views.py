@@ -6,7 +6,7 @@ newest version of an order is rendered and stored: at once when the order is fin
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,9 @@ class Views:
             while True:
                 # Views written after it are ours alone: what a frozen predecessor still had to write comes too late.
                 await self._log.claim_views()
-                await self._write_until(trio.current_time() + self._renew_s)
+                # The claim after a refused write tells whether another has claimed since, or a late copy of ours came.
+                with suppress(FencedError):
+                    await self._write_until(trio.current_time() + self._renew_s)
         except FencedError as error:
             raise SupersededError(
                 "another instance writes the views of orders since; this one stops. Run one instance on a stream"

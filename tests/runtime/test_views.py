@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from actors.actor import NOTHING, Heard, Remains, State, States, Step, View
 from runtime import views as module
-from runtime.log import BrokerLostError
+from runtime.log import BrokerLostError, SupersededError
 from runtime.memory import MemoryLog
 from runtime.views import Views
 from runtime.vitals import STALLED_AFTER_S
@@ -121,6 +121,31 @@ async def test_whoever_asks_sees_the_newest_version_written_or_not(
         "is_final": True,
         "trace_id": "abc",
     }
+
+
+async def test_a_late_copy_of_our_own_claim_is_nobody_else(
+    views: Views, press: Press, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    await nursery.start(views.run)
+    await trio.sleep(1)
+    press._claim_views(renewed=False)
+    put(views, "o1", 1, is_final=True)
+    await trio.sleep(10)
+    assert press.batches == [{"o1": 1}]
+
+
+async def test_a_claim_of_another_ends_the_writing(
+    views: Views, press: Press, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def claim_and_order() -> None:
+        await trio.sleep(1)
+        await MemoryLog(press.store).claim_views()
+        put(views, "o1", 1, is_final=True)
+
+    nursery.start_soon(claim_and_order)
+    with trio.fail_after(10), pytest.raises(SupersededError):
+        await views.run()
+    assert press.batches == []
 
 
 async def test_what_is_stored_never_goes_back_even_when_writing_fails(
