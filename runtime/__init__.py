@@ -6,8 +6,10 @@ only then answers, calls the `gateway`, arms `alarms` and shows `views`.
 
 | part | modules |
 |---|---|
-| a shard | `shard`, its loop; `shards`, `mailbox`, `tail`, `recall`, `archive`, `past`, `letters`, `alarms`, `clock` |
-| the log | `log` (the contract), `jetstream*` and `memory` (its keepers), `bridge`, `link`, `footing`, `gaps`, `embedded` |
+| a shard | `shard`, its loop; `shards`, `mailbox`, `tail`, `addressing`, `past`, `alarms`, `clock` |
+| what a shard knew | `recall`, `succession`, `strangers`, `archive` |
+| what it set aside | `letters`, `dead_letters` |
+| the log | `log` (the contract), `jetstream*`, `memory` (its keepers), `bridge`, `link`, `footing`, `gaps`, `embedded` |
 | the outside | `gateway*`, `simulator*`, `edge/`, `desk`, `desk_types`, `views` |
 | seeing | `logs`, `tracing*`, `metrics`, `vitals`; `audit/` |
 | the process | `config*`, `instance`, `system`, `collector`, `cli*`, `commands/`, `reading` |
