@@ -14,8 +14,10 @@ ANYWHERE = re.compile(
     "|a log line could not be rendered"
 )
 # What a supervisor has handled is part of a JSON line; a bare traceback is one that nobody caught.
-BARE = re.compile(r"^\s*\+? ?(Exception Group )?Traceback \(most recent|^panic: |^fatal error: ")
-FATAL = re.compile(r"Fatal Python error|\[FTL\]")
+UNCAUGHT = re.compile(
+    r"^\s*\+? ?(Exception Group )?Traceback \(most recent|^panic: |^fatal error: "
+    r"|Fatal Python error|\[FTL\]"
+)
 
 RSS_BYTES_PER_H_MAX = 1_000_000
 FDS_MORE_MAX = 16  # Connections come and go.
@@ -49,7 +51,7 @@ def is_unhandled(line: str) -> bool:
     """Whether a line of a log speaks of something that nobody handled."""
     if ANYWHERE.search(line):
         return True
-    return not line.startswith("{") and bool(BARE.search(line) or FATAL.search(line))
+    return not line.startswith("{") and bool(UNCAUGHT.search(line))
 
 
 def _by_process(samples: Iterable[Sample]) -> dict[int, list[Sample]]:

@@ -77,6 +77,7 @@ def test_what_nobody_handled_is_seen_in_a_log(evidence: Any, line: str) -> None:
     [
         '{"event": "child_crashed", "exception": "Traceback (most recent call last):\\n  x"}',
         '{"event": "fault", "error": "panic: at the disco"}',
+        '{"event": "child_ended", "tail": "[17] [FTL] the last words of a broker that was killed"}',
         "[17] 2026/01/01 00:00:00.000000 [INF] Server is ready",
     ],
 )
