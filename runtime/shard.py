@@ -44,7 +44,7 @@ from runtime.faults.hooks import ShardHooks
 from runtime.gaps import check_whole
 from runtime.gateway import Gateway
 from runtime.letters import letter_about, order_of, store_letters
-from runtime.log import BrokerLostError, Log, LogError, RefusedError, SupersededError
+from runtime.log import BrokerLostError, FencedError, Log, LogError, RefusedError, SupersededError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, Wake, fail_asks
 from runtime.past import Past
 from runtime.recall import Address, Memory, Taken, keep
@@ -68,6 +68,9 @@ CURSOR_LAG_MAX = (
     10_000  # Entries read without a record of ours, after which the cursor alone is worth one.
 )
 APPEND_GRACE_S = 6.0  # An append under way is not cancelled: its own time-out is shorter.
+FENCED_TAKE_OVERS = (
+    3  # At a read and an append each, an owner has to be busy to be ahead of all of them.
+)
 LAST_SNAPSHOT_S = 2.0
 FIRST_SNAPSHOT_S = 60.0  # After a recovery, so that the next one need not read what this one read.
 
@@ -189,20 +192,9 @@ class Shard:
     # --- start ---
 
     async def _take_over(self) -> None:
-        """Append a first record, which fences off whoever owned the shard before, and recall what it knew by then.
-
-        The first time on top of whatever is there: against a busy owner, who reads before he appends is always late.
-        After that only while nobody else has appended.
-        """
+        """Append a first record, which fences off whoever owned the shard before, and recall what it knew by then."""
         around, journal = self._around, self.address.journal
-        newest = await around.log.last(journal)
-        if newest is not None:
-            self._refuse_to_fight(owner_of(newest))
-        expect = None
-        if self._past.owned_before:
-            expect = newest.seq if newest is not None else 0
-        first = encode_record(Record(self._owner, self._turn, Cursor()))
-        mine_seq = await around.log.append(journal, first, expect=expect)
+        mine_seq = await self._append_first()
         self._past.owned_before = True
         self._memory = await self._recall(mine_seq)
         self._refuse_to_fight(self._memory.owner)
@@ -213,6 +205,25 @@ class Shard:
         mine = await around.log.last(journal)
         if mine is not None:
             around.clock.see(mine.time_ms)
+
+    async def _append_first(self) -> int:
+        """Append on top of what was read: should it arrive late, when another owns the shard, it takes nothing from him.
+
+        Against a busy owner, who reads before he appends is always late; so the first time, after some attempts, on top
+        of whatever is there. Later only while nobody else has appended.
+        """
+        log, journal = self._around.log, self.address.journal
+        first = encode_record(Record(self._owner, self._turn, Cursor()))
+        for _ in range(FENCED_TAKE_OVERS):
+            newest = await log.last(journal)
+            if newest is not None:
+                self._refuse_to_fight(owner_of(newest))
+            try:
+                return await log.append(journal, first, expect=newest.seq if newest else 0)
+            except FencedError:
+                if self._past.owned_before:
+                    raise
+        return await log.append(journal, first)
 
     async def _recall(self, mine_seq: int) -> Memory:
         try:

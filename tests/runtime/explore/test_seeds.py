@@ -69,6 +69,15 @@ def test_a_delivery_that_is_late_to_the_very_last_is_waited_for(at: int) -> None
     assert run_schedule(Schedule(1, orders=(order,), faults=(late,))).findings == ()
 
 
+def test_a_dead_process_late_take_over_does_not_end_the_one_that_lives() -> None:
+    late, kill = Fault(Kind.LATE, When.APPEND, 1, for_ms=2_500), Fault(Kind.KILL, When.MS, 100)
+    orders = (Order("o1", 0, (("a", 2),)), Order("o2", 3_000, (("b", 1),)))
+    outcome = run_schedule(Schedule(1, orders=orders, faults=(late, kill)))
+    assert outcome.findings == ()
+    assert outcome.seen["an append was refused after its client had given up"] == 1
+    assert outcome.seen["a process was superseded by another"] == 0
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_of_fault_comes_when_its_number_is_up(kind: Kind) -> None:
     target = {Kind.CRASH: "order.0", Kind.RAISE: "order.0 shard.before-append"}.get(kind, "")
