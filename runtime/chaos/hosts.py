@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from runtime.chaos.tools import ToolError, missing, orphaned, run
+from runtime.chaos.tools import ToolError, missing, orphaned, run, where
 
 NAMESPACES: Final = Path("/run/netns")
 PREFIX: Final = "orders-"
@@ -40,7 +40,7 @@ class NamespaceHost:
         Not by `ip netns exec`, which also gives it mounts of its own: those would keep a disk
         alive that has been taken away from everybody else.
         """
-        return ["nsenter", f"--net={NAMESPACES / self.namespace}", "--", *argv]
+        return [where("nsenter") or "nsenter", f"--net={NAMESPACES / self.namespace}", "--", *argv]
 
 
 def hosts_missing() -> str:

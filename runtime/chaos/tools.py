@@ -33,12 +33,15 @@ def missing(tools: Iterable[str], *, root: bool = True) -> str:
     wants = []
     if root and os.geteuid() != 0:
         wants.append("root: run it as root, on a machine or in a container that may be broken")
-    packages = sorted(
-        {_PACKAGES[tool] for tool in tools if shutil.which(tool, path=_path()) is None}
-    )
+    packages = sorted({_PACKAGES[tool] for tool in tools if where(tool) is None})
     if packages:
         wants.append(f"{', '.join(packages)}: apt-get install {' '.join(packages)}")
     return "; ".join(wants)
+
+
+def where(tool: str) -> str | None:
+    """The whole path of a tool, for those who start it without a PATH."""
+    return shutil.which(tool, path=_path())
 
 
 def run(*argv: str, stdin: str = "") -> str:

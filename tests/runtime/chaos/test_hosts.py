@@ -16,6 +16,7 @@ from runtime.chaos import hosts as hosts_module
 from runtime.chaos.hosts import NamespaceHost, hosts_missing, open_hosts
 from runtime.chaos.nets import Net, apart, lossy, one_way, ring_of_majorities
 from runtime.chaos.tools import ToolError, missing, orphaned, run
+from runtime.embedded import dying_with_us
 
 needs_hosts = pytest.mark.skipif(bool(hosts_missing()), reason=hosts_missing() or "nothing")
 Hosts = Mapping[str, NamespaceHost]
@@ -89,7 +90,8 @@ def test_the_machine_itself_reaches_a_host_that_is_cut_off(hosts: Hosts, net: Ne
 @needs_hosts
 def test_a_command_on_a_host_keeps_its_process_id(hosts: Hosts) -> None:
     shows_pid = [sys.executable, "-c", "import os; print(os.getpid())"]
-    with subprocess.Popen(hosts["a"].command(shows_pid), stdout=subprocess.PIPE) as process:
+    command = dying_with_us(hosts["a"].command(shows_pid))
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert int(process.communicate()[0]) == process.pid
 
 
