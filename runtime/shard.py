@@ -207,7 +207,7 @@ class Shard:
             around.clock.see(mine.time_ms)
 
     async def _append_first(self) -> int:
-        """Append on top of what was read: should it arrive late, when another owns the shard, it takes nothing from him.
+        """Append on top of what was read: arriving late, when another owns the shard, it then takes nothing from him.
 
         Against a busy owner, who reads before he appends is always late; so the first time, after some attempts, on top
         of whatever is there. Later only while nobody else has appended.
