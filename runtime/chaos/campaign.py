@@ -36,7 +36,7 @@ async def run_row(row: Row, options: Options) -> Outcome:
     """One campaign. All it starts has ended when it returns, however it returns."""
     options.directory.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
-    async with row.setting(options) as setting, _staged(row, options, setting) as stage:
+    async with row.setting(options) as setting, staged(row, options, setting) as stage:
         is_quiet = await _play(stage)
         evidence = await gather(stage, is_quiet=is_quiet)
         report = judge(evidence)
@@ -48,7 +48,7 @@ async def run_row(row: Row, options: Options) -> Outcome:
 
 
 @asynccontextmanager
-async def _staged(row: Row, options: Options, setting: Setting) -> AsyncIterator[Stage]:
+async def staged(row: Row, options: Options, setting: Setting) -> AsyncIterator[Stage]:
     """The stage with everything on it, not started yet; in the end nothing of it runs."""
     directory, http = options.directory, Http()
     brokers = Brokers(setting.grounds, directory, http, sync_interval=options.sync_interval)

@@ -1,14 +1,18 @@
 """Rows about the payment provider: silent, wrong, slow, forgetful, gone."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 import trio
 
 from runtime.chaos.gateway_process import Trouble
+from runtime.chaos.process import wait_for
 from runtime.chaos.row import NotFiredError, Row, Strike
 from runtime.chaos.stage import Stage
 
 LASTS_S = (3.0, 6.0)
 DOWN_LONG_S = 600.0
-MOVES = ("hangs", "fails", "refuses", "delays")
+MET_WITHIN_S = 60.0
 
 
 def behaving(name: str, trouble: Trouble) -> Strike:
@@ -20,15 +24,28 @@ def behaving(name: str, trouble: Trouble) -> Strike:
             await stage.gateway.behave(trouble)
             fault.struck()
             await trio.sleep(stage.rng.uniform(*LASTS_S))
-            after = await stage.gateway.happened()
+            met = await _met(stage, before)
             await stage.gateway.behave()
-            times = {what: after.get(what, 0) - before.get(what, 0) for what in MOVES}
-            if not any(times.values()):
+            if not met.total():
                 raise NotFiredError("nobody paid meanwhile")
-            for what, count in times.items():
+            for what, count in met.items():
                 stage.counts[f"the provider {what}"] += count
 
     return strike
+
+
+async def _met(stage: Stage, before: Mapping[str, int]) -> Counter[str]:
+    """How often it has happened to somebody, once it has; other faults may keep everybody away for a while."""
+    met: Counter[str] = Counter()
+
+    async def has_happened() -> bool:
+        met.clear()
+        met.update(await stage.gateway.happened())
+        met.subtract(before)
+        return any(met.values())
+
+    await wait_for(has_happened, every_s=0.5, within_s=MET_WITHIN_S)
+    return met
 
 
 async def kill_provider(stage: Stage) -> None:
