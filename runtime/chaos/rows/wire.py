@@ -218,7 +218,7 @@ def _kills(report: SweepReport) -> Iterator[str]:
 
 def _sweep_notes(report: SweepReport) -> Iterator[str]:
     for name, one in report.coverage.items():
-        yield f"{name}: {one.covered}/{one.existing} points, {one.pairs} pairs"
+        yield f"{name}: {one.covered}/{one.existing} points and {one.rare} rare ones, {one.pairs} pairs"
 
 
 ROWS = (

@@ -18,11 +18,12 @@ CONFIRMED, DECLINED = SCENARIOS[0], SCENARIOS[1]
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_an_order_survives_a_kill_at_points_drawn_at_random(tmp_path: Path) -> None:
-    report = await run_sweep(tmp_path, points_max=3, pairs=1, seed=7)
+    undone = SCENARIOS[2:]  # Those with something to give back.
+    report = await run_sweep(tmp_path, scenarios=undone, points_max=3, pairs=1, seed=7)
     assert report.findings == []
-    assert report.covered == 3 * len(SCENARIOS)
-    assert report.pairs == report.audits == len(SCENARIOS)
-    assert report.kills >= 5 * len(SCENARIOS)
+    assert report.covered == 3 * len(undone)
+    assert report.pairs == report.audits == len(undone)
+    assert report.kills >= 5 * len(undone)
     frames = report.coverage["cancelled"].frames
     assert any("POST /refunds" in frame for frame in frames), "money had to be given back"
 
