@@ -1,7 +1,7 @@
 """Rows about actors: crashed by every kind of message that they hear, and hung in every way that there is."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,14 +9,16 @@ from typing import Any
 import trio
 
 from actors import ACTORS, Place, Terms
-from actors.order_state import OrderStatus
+from actors.order_state import TERMINAL, OrderStatus
 from runtime.chaos.gateway_process import Trouble
+from runtime.chaos.http import NoAnswerError
 from runtime.chaos.instance import EXIT_HUNG
 from runtime.chaos.process import wait_for
 from runtime.chaos.row import NotFiredError, Options, Row, Setting, Strike, this_machine
 from runtime.chaos.stage import Stage
 
 MET_WITHIN_S = 50.0
+RATE_MAX = 6.0  # With such short terms a backlog would expire, all of it, before it is served.
 OUTAGE_S = 20.0
 TERMS = {"PAYMENT_DEADLINE": "4s", "RESERVATION_TTL": "8s"}  # Short: every message has to come up.
 
@@ -43,6 +45,7 @@ async def with_short_terms(options: Options) -> AsyncIterator[Setting]:
 
 async def crash_by_every_message(stage: Stage) -> None:
     """Arm one crash after the other; a message that does not come up by itself is brought about."""
+    stage.load.rate = min(stage.load.rate, RATE_MAX)
     for number in range(stage.planned):
         actor, fact = PAIRS[number % len(PAIRS)]
         async with stage.fault(f"{actor} crashes as it hears {fact}") as fault:
@@ -97,18 +100,25 @@ async def _park_and_retry(stage: Stage) -> None:
 async def _retry_parked(stage: Stage) -> None:
     """Ask again about every order that needs attention, as a person would."""
     load = stage.load
-    for order_id, accepted in list(load.accepted.items()):
-        if accepted.status not in FINAL:
-            await load.read(order_id)
-        if accepted.status == OrderStatus.NEEDS_ATTENTION:
-            await stage.instance.administer("POST", f"/orders/{order_id}/retry")
+
+    async def retry(order_id: str) -> None:
+        await load.read(order_id)
+        if load.accepted[order_id].status == OrderStatus.NEEDS_ATTENTION:
+            with suppress(
+                NoAnswerError
+            ):  # It may be on its way all the same; who looks again sees.
+                await stage.instance.administer("POST", f"/orders/{order_id}/retry")
+
+    async with trio.open_nursery() as nursery:
+        for order_id, accepted in list(load.accepted.items()):
+            if accepted.status not in TERMINAL:
+                nursery.start_soon(retry, order_id)
 
 
 async def _stock_again(stage: Stage) -> None:
     await stage.load.stock(stage.instance.admin, {f"spare-{stage.fired}": 10})
 
 
-FINAL = (OrderStatus.CONFIRMED, OrderStatus.REJECTED, OrderStatus.CANCELLED)
 PROVOKED: Mapping[str, Strike] = {
     "ReservationExpired": _lose_provider,
     "PaymentUnknown": _lose_provider,
