@@ -11,6 +11,7 @@ RARE = {
     "a supervisor gave up, and the process with it",
     "a record was delivered twice during a call",
     "an order needed attention",
+    "a deadline passed",
 }
 """In a few hundred seeds these may not be met."""
 
