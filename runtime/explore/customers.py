@@ -177,10 +177,15 @@ class Customers:
         return said
 
     def _desk(self, op: Op) -> Desk | None:
-        """Of the newest process; what is written may also land at an older one that does not know that it is."""
-        world = self._world
-        if world.alive and op is not Op.READ and world.dice.random() < ASTRAY_SHARE:
-            return world.dice.choice(world.alive).desk
+        """Of the newest process; what is written may also land at another one.
+
+        Where two run at once, nobody reads: one of them is superseded, and may learn that only with its next append.
+        """
+        world, alive = self._world, self._world.alive
+        if op is Op.READ:
+            return alive[0].desk if len(alive) == 1 else None
+        if alive and world.dice.random() < ASTRAY_SHARE:
+            return world.dice.choice(alive).desk
         return None if world.newest.ended.is_set() else world.newest.desk
 
 
