@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test conformance check format proto proto-check lock bench clean deploy-check
+# The long campaigns also want, on Debian: apt-get install iproute2 nftables strace faketime e2fsprogs (and root).
+.PHONY: demo test conformance controls explore chaos nightly check format proto proto-check lock bench clean deploy-check
 
 demo: $(READY)  ## Place real orders through the system, break it half-way, and print what came of it.
 	$(BIN)/orders demo
@@ -14,6 +15,19 @@ test: check  ## The whole suite, a real nats-server included.
 
 conformance: $(READY)  ## What an Erlang engineer would ask of supervisors, item by item, and whether it holds.
 	$(BIN)/python tests/supervisors/conformance.py
+
+controls: $(READY)  ## Fifteen planted bugs, and whether each is caught.
+	$(BIN)/python tests/controls/score.py
+
+explore: $(READY)  ## 20,000 runs of the real actors under faults, in virtual time.
+	$(BIN)/orders explore --seeds 20000 --jobs 2
+
+chaos: $(READY)  ## Every row of faults that this machine can do, on one broker and on three.
+	$(BIN)/orders chaos --all --brokers 1
+	$(BIN)/orders chaos --all --brokers 3
+
+nightly: test conformance controls explore chaos  ## Everything, for hours.
+	MODEL_EXAMPLES=100000 $(BIN)/python -m pytest tests/supervisors/test_model.py --timeout 7200
 
 check: $(READY) proto-check deploy-check  ## Formatting, lint, types, import rules, generated code.
 	$(BIN)/ruff format --check .
