@@ -78,7 +78,7 @@ NEVER_RESTART = (BrokerConfigError, SupersededError, ListenError, LedgerError)
 
 SHARDS = 4  # Of an actor: enough that one slow append does not hold up the others.
 SHARD_START_S = 60.0  # Recovery reads what lies between a snapshot and now, at some 50 MB/s.
-SHARD_STOP_S = 7.0  # An append under way. One that hangs has ended the process within 15 s.
+SHARD_STOP_S = 6.0  # An append under way. One that hangs has ended the process within 15 s.
 SETTLE_CALLS = 2  # Call timeouts after which a provider's silence about a charge is believed.
 
 _logger = structlog.get_logger("runtime.system")
