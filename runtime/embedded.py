@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,8 @@ START_TIMEOUT_S: Final = 60.0  # A large store is read through before the server
 STOP_TIMEOUT_S: Final = 3.0  # From SIGTERM to SIGKILL; what is acknowledged is on disk already.
 STORE_WAIT_S: Final = 5.0  # A predecessor that was killed needs a moment to be gone.
 LOOK_AGAIN_S: Final = 0.02
+LOOK_AT_HEALTH_S: Final = 2.0
+SICK_LOOKS: Final = 3  # In a row: with these, a disk that stays full does not use up the restarts.
 LOG_BYTES_MAX: Final = 8 << 20  # At a start; the log before the last such start is kept beside it.
 LOG_TAIL_LINES: Final = 5
 
@@ -52,6 +54,8 @@ class EmbeddedServer:
         self.log_file = self.store_dir / "nats-server.log"
         self.pid: int | None = None
         """Of the running server, for those who want to watch or kill it."""
+        self._monitor_port = 0
+        self._trouble = ""
 
     @property
     def url(self) -> str:
@@ -79,7 +83,10 @@ class EmbeddedServer:
                 await self._wait_serving(process, name)
                 _logger.info("nats_server_serving", url=self.url, pid=process.pid)
                 task_status.started()
-                await _wait_ended(process)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._end_if_sick, process)
+                    await _wait_ended(process)
+                    nursery.cancel_scope.cancel()
                 raise self._ended(process)
             finally:
                 self.pid = None
@@ -93,7 +100,8 @@ class EmbeddedServer:
         that started a child for the death of its parent, and those threads end when idle.
         """
         config_file = self.store_dir / "nats-server.conf"
-        config_file.write_text(_config(name, self.port, self.store_dir))
+        self._monitor_port, self._trouble = _free_port(), ""
+        config_file.write_text(_config(name, self.port, self._monitor_port, self.store_dir))
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES_MAX:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
         with self.log_file.open("ab") as log:
@@ -115,11 +123,22 @@ class EmbeddedServer:
                 await trio.sleep(LOOK_AGAIN_S)
         raise self._ended(process)
 
+    async def _end_if_sick(self, process: subprocess.Popen[bytes]) -> None:
+        """End a server that says it is not well: after one error of its disk it stores nothing until started anew."""
+        looks = 0
+        while looks < SICK_LOOKS:
+            await trio.sleep(LOOK_AT_HEALTH_S)
+            self._trouble = await _ask_health(self._monitor_port)
+            looks = looks + 1 if self._trouble else 0
+        process.kill()
+
     def _ended(self, process: subprocess.Popen[bytes]) -> ServerEndedError:
         code = process.poll()
         what = (
             f"does not serve JetStream after {START_TIMEOUT_S:g} s"
             if code is None
+            else f"was not well, and was ended ({self._trouble})"
+            if self._trouble
             else f"was killed by {signal.Signals(-code).name}"
             if code < 0
             else f"ended with exit code {code}"
@@ -162,13 +181,15 @@ def server_path() -> str:
     return path
 
 
-def _config(name: str, port: int, store_dir: Path) -> str:
+def _config(name: str, port: int, monitor_port: int, store_dir: Path) -> str:
     return f"""# Written anew at every start of the embedded server.
 server_name: {name}
 listen: "127.0.0.1:{port}"
+http: "127.0.0.1:{monitor_port}"
 max_payload: 8MB  # A record holds all that a shard did while its last append was under way.
 jetstream {{
   store_dir: {json.dumps(str(store_dir))}
+  max_file_store: 1TB  # By default what is free at the start: nothing, where the disk was full then.
   sync_interval: always  # By default a power cut loses what was acknowledged in two minutes.
 }}
 """
@@ -177,11 +198,16 @@ jetstream {{
 def _kept_port(port_file: Path) -> int:
     """Choose a free port for a new store; keep to it ever after, for tools that look in."""
     if not port_file.exists():
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            new_file = port_file.with_suffix(".new")
-            new_file.write_text(f"{probe.getsockname()[1]}\n")
-            new_file.replace(port_file)
+        new_file = port_file.with_suffix(".new")
+        new_file.write_text(f"{_free_port()}\n")
+        new_file.replace(port_file)
     return int(port_file.read_text())
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
 
 
 async def _greeting(port: int) -> dict[str, object]:
@@ -197,6 +223,18 @@ async def _greeting(port: int) -> dict[str, object]:
                 line += more
     verb, _, info = line.partition(b" ")
     return dict(json.loads(info)) if verb == b"INFO" and info.endswith(b"\n") else {}
+
+
+async def _ask_health(monitor_port: int) -> str:
+    """What a server has to say against itself; nothing also where it does not answer, which others notice."""
+    answer = b""
+    with trio.move_on_after(1), suppress(OSError, trio.BrokenResourceError):
+        async with await trio.open_tcp_stream("127.0.0.1", monitor_port) as stream:
+            await stream.send_all(b"GET /healthz HTTP/1.0\r\n\r\n")
+            while more := await stream.receive_some():
+                answer += more
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return body.decode(errors="replace").strip() if b" 503 " in head[:16] else ""
 
 
 @contextmanager

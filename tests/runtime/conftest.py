@@ -63,7 +63,7 @@ class NatsServer:
         if self._process is not None:
             return
         config_file = self._directory / "nats-server.conf"
-        config = embedded._config("test", self.port, self._directory)
+        config = embedded._config("test", self.port, embedded._free_port(), self._directory)
         config_file.write_text(f"{config}{extra_config}\n")
         launcher = [sys.executable, "-I", "-S", "-c", embedded._DIE_WITH_PARENT, str(os.getpid())]
         with (self._directory / "nats-server.log").open("ab") as log:

@@ -12,6 +12,8 @@ import trio
 
 from runtime import embedded
 from runtime.bridge import Address, Bridge
+from runtime.chaos.disks import POWER_TOOLS, SMALL_TOOLS, open_power_disk, open_small_disk
+from runtime.chaos.tools import missing
 from runtime.embedded import EmbeddedServer, ServerEndedError, StoreInUseError
 from runtime.jetstream import JetStreamLog, Layout
 
@@ -40,7 +42,7 @@ def test_a_store_keeps_its_port(tmp_path: Path) -> None:
 
 
 def test_it_syncs_every_append_and_listens_on_the_loopback_alone(tmp_path: Path) -> None:
-    config = embedded._config("name", 4222, tmp_path)
+    config = embedded._config("name", 4222, 8222, tmp_path)
     assert "sync_interval: always" in config
     assert 'listen: "127.0.0.1:4222"' in config
 
@@ -54,6 +56,64 @@ async def test_when_it_is_killed_its_child_ends_abnormally_and_can_start_again(
     assert server.pid is None
     with pytest.raises(ServerEndedError, match="ended with exit code"):
         await _run_and(server, signal.SIGTERM)
+
+
+@pytest.mark.skipif(bool(missing(SMALL_TOOLS)), reason=missing(SMALL_TOOLS) or "nothing")
+async def test_a_server_whose_disk_was_full_is_ended_and_the_next_one_stores_again(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "LOOK_AT_HEALTH_S", 0.1)
+    with open_small_disk(megabytes=16) as disk, trio.fail_after(30):
+        server = EmbeddedServer(disk.path / "store")
+        bridge = Bridge(Address([server.url]))
+        await nursery.start(bridge.run)
+        log = JetStreamLog(bridge)
+        async with trio.open_nursery() as running:
+            await running.start(_run_until, server, r"not well.*no space left on device")
+            await bridge.wait_connected()
+            await log.prepare(LAYOUT)
+            disk.fill()
+            with trio.move_on_after(0.2):
+                await log.append("ORDER.journal.order.0", bytes(8192))
+        disk.make_room()
+        disk.fill(leave_bytes=65_536)
+        async with trio.open_nursery() as running:
+            await running.start(server.run)
+            await bridge.wait_connected()
+            disk.make_room()  # Only now: what was free at the start is no limit for ever.
+            for _ in range(3):
+                await log.append("ORDER.journal.order.0", bytes(200_000))
+            running.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(bool(missing(POWER_TOOLS)), reason=missing(POWER_TOOLS) or "nothing")
+async def test_a_power_cut_loses_nothing_that_was_acknowledged(nursery: trio.Nursery) -> None:
+    with open_power_disk(megabytes=64) as disk, trio.fail_after(30):
+        server = EmbeddedServer(disk.path / "store")
+        bridge = Bridge(Address([server.url]))
+        await nursery.start(bridge.run)
+        log = JetStreamLog(bridge)
+        for expected_seq in range(1, 30, 10):
+            async with trio.open_nursery() as running:
+                await running.start(_run_until, server, ".")
+                await bridge.wait_connected()
+                await log.prepare(LAYOUT)
+                disk.settle()
+                for seq in range(expected_seq, expected_seq + 10):
+                    assert await log.append("ORDER.journal.order.0", bytes(512)) == seq
+                assert server.pid is not None
+                os.kill(server.pid, signal.SIGSTOP)  # It sees nothing of what happens now.
+                disk.cut()
+                os.kill(server.pid, signal.SIGKILL)
+            disk.restore()
+
+
+async def _run_until(
+    server: EmbeddedServer, why: str, *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Until it has ended; its log may be on a disk that cannot be read any more."""
+    with pytest.raises((ServerEndedError, OSError), match=why):
+        await server.run(task_status=task_status)
 
 
 async def test_cancelling_it_stops_the_server(tmp_path: Path) -> None:
@@ -123,6 +183,8 @@ def test_it_dies_with_its_parent_however_that_dies(tmp_path: Path) -> None:
     program = f"""
 import trio
 from pathlib import Path
+from runtime.chaos.disks import POWER_TOOLS, SMALL_TOOLS, open_power_disk, open_small_disk
+from runtime.chaos.tools import missing
 from runtime.embedded import EmbeddedServer
 
 async def main():

@@ -201,7 +201,7 @@ ROWS = (
         faults=10,
     ),
     _OURS(
-        "F12p",
+        "F12L",
         "1, 10 and 30 % of all packets lost",
         goal="0/0; throughput under each is told",
         strikes=(lose_packets(1), lose_packets(10), lose_packets(30)),
