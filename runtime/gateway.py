@@ -90,13 +90,12 @@ class Gateway:
         reading: Unclear | Rejected = Unclear("not sent")
         for pauses in range(ATTEMPTS_MAX):
             if again:
-                asked = await self._enquire(call)
-                match asked:
-                    case Verdict(outcome=CallOutcome.NOT_CHARGED) | Rejected():
-                        pass  # One that cannot be asked is trusted to remember its keys.
-                    case _:
-                        return _or_unknown(asked, f"; before that, {reading.seen}")
-            got = await self._once(charge_request(call), partial(read_charge, call))
+                asked, charged = await self._ask_then_charge(call)
+                if charged is None:
+                    return _or_unknown(asked, f"; before that, {reading.seen}")
+                got = charged
+            else:
+                got = await self._once(charge_request(call), partial(read_charge, call))
             if isinstance(got, Verdict):
                 return got
             reading, again = got, True
@@ -112,6 +111,27 @@ class Gateway:
                 return asked
             case _:
                 return _or_unknown(reading, f"; asked by reference, {asked.seen}")
+
+    async def _ask_then_charge(self, call: Charge) -> tuple[Reading, Reading | None]:
+        """Ask, and where nothing is charged, charge in the same slot.
+
+        In a slot of its own the charge would wait behind the questions of all other calls; where many calls are
+        recovered again and again, none would ever come to its charge.
+        """
+        asked: Reading = Unclear("not asked")
+        for pauses in range(ATTEMPTS_MAX):
+            if pauses:
+                await self._pause(pauses - 1)
+            async with self._slots:
+                asked = await self._send(enquiry_request(call), partial(read_charges, call))
+                match asked:
+                    case Verdict(outcome=CallOutcome.NOT_CHARGED) | Rejected():
+                        # One that cannot be asked is trusted to remember its keys.
+                        charge = await self._send(charge_request(call), partial(read_charge, call))
+                        return asked, charge
+            if not isinstance(asked, Unclear):
+                break
+        return asked, None
 
     async def _enquire(self, call: Charge | Enquiry) -> Reading:
         return await self._insist(enquiry_request(call), partial(read_charges, call))
@@ -133,11 +153,15 @@ class Gateway:
 
     async def _once(self, request: Request, read: Read) -> Reading:
         async with self._slots:
-            with trio.move_on_after(self._call_timeout_s):
-                try:
-                    return read(await self._provider.send(request))
-                except NoReplyError as error:
-                    return Unclear(str(error))
+            return await self._send(request, read)
+
+    async def _send(self, request: Request, read: Read) -> Reading:
+        """Send it in a slot that is ours."""
+        with trio.move_on_after(self._call_timeout_s):
+            try:
+                return read(await self._provider.send(request))
+            except NoReplyError as error:
+                return Unclear(str(error))
         return Unclear(f"no reply within {self._call_timeout_s:g} s")
 
 

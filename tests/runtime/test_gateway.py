@@ -127,6 +127,21 @@ async def test_a_charge_that_may_have_been_sent_before_is_asked_about_first(by: 
     assert script.sent_briefly == ["GET"]
 
 
+async def test_of_many_recovered_charges_one_is_made_before_all_others_have_been_asked_about() -> (
+    None
+):
+    """Else a shard that is broken off again and again asks for ever, and no order comes to its end."""
+    script = Script(*[NONE, CAPTURED] * 5)
+    gateway = Gateway(script, call_timeout_s=10, pool_size=1)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            call = replace(CHARGE, key=f"o{number}:charge", reference=f"o{number}")
+            nursery.start_soon(partial(gateway.perform, f"o{number}", call, again=True))
+
+    assert [request.method for request in script.sent] == ["GET", "POST"] * 5
+
+
 async def test_a_provider_that_forgets_its_keys_at_once_still_charges_once() -> None:
     ledger = Ledger()
     forgetful = Simulator(ledger)
