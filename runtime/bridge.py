@@ -248,7 +248,15 @@ class _Client(Client):
         # A write never blocks (asyncio keeps what does not fit), and the end of the reading is the
         # one sign that comes however a connection ends.
         self.link = Link(self._transport.write, self.max_payload)
-        self._reading_task.add_done_callback(lambda _: self.link.end("closed by the broker"))
+        self._reading_task.add_done_callback(self._on_reading_ended)
+
+    def _on_reading_ended(self, task: asyncio.Task[None]) -> None:
+        """Take what it ended with, which asyncio would report when it is collected: on the next connection."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, _TROUBLES):
+            told = {"message": "the reading failed", "exception": error}
+            task.get_loop().call_exception_handler(told)
+        self.link.end("closed by the broker")
 
     @property
     def is_encrypted(self) -> bool:

@@ -1,6 +1,7 @@
 """The bridge before a real server and one that misbehaves: it fails promptly and never hangs."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import structlog.testing
 import trio
 import trio.testing
+from nats.aio.client import Client
 
 from runtime import bridge as bridge_module
 from runtime.bridge import Address, Bridge
@@ -283,6 +285,37 @@ async def test_a_callback_that_raises_costs_the_connection_and_not_the_bridge(
         await bridge.wait_disconnected()
         await bridge.wait_connected()
     assert (await bridge.request("nobody.here")).status == 503
+
+
+async def test_how_a_connection_ended_is_not_held_against_the_next_one(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the client has something left to send, flushing that to a broken connection raises, too."""
+
+    async def flush_in_vain(client: Client, _: Exception) -> None:
+        assert client._transport is not None
+        client._transport.close()  # type: ignore[no-untyped-call]  # nats-py has no types there.
+        client._status = Client.CLOSED
+        raise ConnectionResetError
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"PONG\r\n")
+        await hanging_up.wait()
+
+    hanging_up = trio.Event()
+    broker = FakeBroker()
+    broker._behaviours = (hang_up, broker.stay)
+    with structlog.testing.capture_logs() as logged:
+        bridge = await connected(nursery, await broker.start(nursery))
+        monkeypatch.setattr(Client, "_process_op_err", flush_in_vain)
+        hanging_up.set()
+        with trio.fail_after(4):
+            await bridge.wait_disconnected()
+            await bridge.wait_connected()
+        gc.collect()
+        await trio.testing.wait_all_tasks_blocked()
+        assert bridge.connected
+    assert "broker_client_failed" not in {line["event"] for line in logged}
 
 
 async def test_an_error_nobody_caught_costs_the_connection_and_not_the_bridge(
