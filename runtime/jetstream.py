@@ -10,7 +10,7 @@ bridge.py               the connection
 
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -28,6 +28,7 @@ from runtime.jetstream_streams import (
 )
 from runtime.log import (
     HEADER_BYTES_MAX,
+    BrokerLostError,
     Entry,
     FencedError,
     check_filters,
@@ -46,6 +47,7 @@ PUTS_MAX: Final = 5
 HEADER_ROOM_BYTES: Final = HEADER_BYTES_MAX + 128  # The broker counts headers in; the fence is one.
 
 CLAIM: Final = "$KV.orders.owner/views"  # No order id has a slash.
+CLAIMS_MAX: Final = 4  # At a renewal: more late copies than that there cannot be.
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
@@ -137,13 +139,20 @@ class JetStreamLog:
         return await jetstream_snapshots.get(self._api, name)
 
     async def claim_views(self) -> None:
-        newest = await self._api.newest(VIEWS, CLAIM)
-        headers: dict[str, str] = {}
-        if self._claim_seq is not None:
-            if newest is not None and newest.payload != self._me:
-                raise FencedError("the views of orders have been claimed by another client since")
-            headers[FENCE] = str(newest.seq) if newest is not None else "0"
-        self._claim_seq = await self._api.publish(CLAIM, self._me, headers)
+        for _ in range(CLAIMS_MAX):
+            newest = await self._api.newest(VIEWS, CLAIM)
+            headers: dict[str, str] = {}
+            if self._claim_seq is not None:
+                if newest is not None and newest.payload != self._me:
+                    raise FencedError(
+                        "the views of orders have been claimed by another client since"
+                    )
+                headers[FENCE] = str(newest.seq) if newest is not None else "0"
+            # Refused: by somebody's claim, or by an earlier one of ours that came late. Look whose it is.
+            with suppress(FencedError):
+                self._claim_seq = await self._api.publish(CLAIM, self._me, headers)
+                return
+        raise BrokerLostError(f"our own claims of the views came late {CLAIMS_MAX} times in a row")
 
     async def put_views(self, views: Mapping[str, bytes]) -> None:
         for order_id in views:
