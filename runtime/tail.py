@@ -18,7 +18,7 @@ from runtime.clock import LogClock
 from runtime.faults import Faults
 from runtime.faults.hooks import is_doubled
 from runtime.log import Entry, Log
-from runtime.mailbox import Delivery, Mailbox
+from runtime.mailbox import Content, Delivery, Mailbox
 from runtime.recall import JOURNALS, STREAM_PREFIX, Address
 from runtime.vitals import Vitals
 
@@ -30,8 +30,11 @@ _RECORDS = f"{JOURNALS}."
 
 @dataclass(slots=True)
 class _Member:
+    """One shard's mailbox. It has been given everything up to `seq`, and `skip` facts of what comes next for it."""
+
     mailbox: Mailbox
-    cursor: Cursor
+    seq: int
+    skip: int
 
 
 class Tail:
@@ -67,10 +70,11 @@ class Tail:
 
     def join(self, address: Address, mailbox: Mailbox, cursor: Cursor) -> None:
         """Deliver to this mailbox everything after `cursor`, from now until `leave`."""
-        member = self._members[address] = _Member(mailbox, cursor)
+        member = self._members[address] = _Member(mailbox, cursor.seq, cursor.skip)
         if self._window_after <= cursor.seq <= self.position:
             for seq, addressed in self._window:
-                self._hand_over(address, member, seq, addressed)
+                if address in addressed:
+                    _hand_over(member, seq, addressed[address])
             mailbox.read_seq = self.position
         elif self._rewind is not None:
             self._rewind.cancel()
@@ -87,7 +91,7 @@ class Tail:
         task_status.started()
         await self._joined.wait()
         while True:
-            behind = [member.cursor.seq for member in self._members.values()]
+            behind = [member.seq for member in self._members.values()]
             after = min(behind, default=self.position)
             if not self._window_after <= after <= self.position:
                 self._forget_window(after)
@@ -106,7 +110,10 @@ class Tail:
                         self._take(entry)
                     self._take(entry)
                 for member in list(self._members.values()):
+                    if member.seq < self.position:
+                        member.seq = member.mailbox.read_seq = self.position
                     member.mailbox.nudge()
+                for member in list(self._members.values()):
                     if not member.mailbox.has_room:
                         await member.mailbox.wait_room()
 
@@ -114,29 +121,16 @@ class Tail:
         self._clock.see(entry.time_ms)
         addressed = self._address(entry)
         self.position = entry.seq
-        for address, member in self._members.items():
-            self._hand_over(address, member, entry.seq, addressed)
-            if entry.seq > member.cursor.seq:
-                member.cursor = Cursor(entry.seq, member.cursor.skip)
-                member.mailbox.read_seq = entry.seq
+        for address, facts in addressed.items():
+            member = self._members.get(address)
+            if member is not None:
+                _hand_over(member, entry.seq, facts)
         if addressed:
             self._window.append((entry.seq, addressed))
             self._window_facts += sum(map(len, addressed.values()))
         while self._window_facts > WINDOW_FACTS:
             self._window_after, dropped = self._window.popleft()
             self._window_facts -= sum(map(len, dropped.values()))
-
-    def _hand_over(self, address: Address, member: _Member, seq: int, addressed: Addressed) -> None:
-        """Deliver one record's facts for one shard, less those that its cursor has passed."""
-        facts = addressed.get(address)
-        if facts is None or seq <= member.cursor.seq:
-            return
-        skip, member.cursor = member.cursor.skip, Cursor(seq)
-        for ordinal in range(skip, len(facts)):
-            index, content = facts[ordinal]
-            is_last = ordinal == len(facts) - 1
-            member.mailbox.deliver(Delivery(seq, index, ordinal, is_last, content))
-        member.mailbox.read_seq = seq
 
     def _address(self, entry: Entry) -> Addressed:
         if not entry.subject.startswith(_RECORDS):
@@ -147,3 +141,15 @@ class Tail:
         self._window.clear()
         self._window_facts = 0
         self._window_after = self.position = after
+
+
+def _hand_over(member: _Member, seq: int, facts: Sequence[tuple[int, Content]]) -> None:
+    """Deliver one record's facts for one shard, less those that it has been given already."""
+    if seq <= member.seq:
+        return
+    skip, member.seq, member.skip = member.skip, seq, 0
+    for ordinal in range(skip, len(facts)):
+        index, content = facts[ordinal]
+        is_last = ordinal == len(facts) - 1
+        member.mailbox.deliver(Delivery(seq, index, ordinal, is_last, content))
+    member.mailbox.read_seq = seq
