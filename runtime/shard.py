@@ -357,16 +357,16 @@ class Shard:
 
     def _open_hop(self, item: Item, heard: Heard, traceparent: str, tracestate: str) -> Span:
         tracer, address = self._around.tracer, self.address
-        name = type(heard).__name__
         if not traceparent:  # A stranger's order without a context: its trace begins here.
-            return tracer.start_order(f"process {name}", kind=SpanKind.CONSUMER)
-        place = f"{item.seq}.{item.index}" if isinstance(item, Delivery) else ""
+            return tracer.start_order(f"process {type(heard).__name__}", kind=SpanKind.CONSUMER)
+        if not tracer.records(traceparent):
+            return Span(traceparent, tracestate)
         return tracer.hop(
             traceparent,
             tracestate,
-            name,
+            type(heard).__name__,
             address.journal,
-            place,
+            f"{item.seq}.{item.index}" if isinstance(item, Delivery) else "",
             order_of(heard),
             address.actor,
             address.shard,

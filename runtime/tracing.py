@@ -240,11 +240,12 @@ class Tracer:
         if self._sdk is not None:
             self._sdk.close(timeout_s)
 
+    def records(self, traceparent: str) -> bool:
+        """Whether spans under this context are recorded. With most orders unsampled, this is all that a hop costs."""
+        return self._sdk is not None and traceparent[-1:] in SAMPLED
+
     def _sampled(self, traceparent: str, tracestate: str) -> Context | None:
-        # The last character first: with most orders unsampled, this is all that a hop costs them.
-        if self._sdk is None or traceparent[-1:] not in SAMPLED:
-            return None
-        return _context_of(traceparent, tracestate)
+        return _context_of(traceparent, tracestate) if self.records(traceparent) else None
 
     def _child(
         self,
