@@ -4,8 +4,13 @@ The connection alone is not enough. A cluster that has lost its majority keeps i
 a stream can be deleted under our feet. So whoever stands here and is refused asks for a look, and there is one every
 few seconds anyway. If JetStream does not answer, all of the core falls at once and waits, which costs one restart
 and not one of each shard every second; if a stream is not what it was, the process ends.
+
+JetStream may also answer a look and refuse what comes next: a cluster describes its streams while nobody there can make
+a consumer. So who is refused before it has started tries again, for as long as the ground holds. That is no failure of
+its own: as one, the very first would end the process.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -13,12 +18,15 @@ import trio
 
 from runtime.bridge import Bridge
 from runtime.jetstream import JetStreamLog, Layout
-from runtime.log import BrokerLostError, RefusedError
+from runtime.log import BrokerLostError, FencedError, RefusedError
+from supervisors import StartTimeout
+from supervisors.errors import brief
 
 LOOK_S = 2.0  # Three small requests each; a lost stream is noticed well within ten seconds.
 VERDICT_S = 7.0  # More than two looks that are not answered: then this has fallen.
 WAIT_MIN_S = 0.2
 WAIT_MAX_S = 2.0  # Also what is added to the time that a cluster takes to elect a leader.
+START_S = 60.0  # Of one try. Recovery reads what lies between a snapshot and now, at some 50 MB/s.
 
 _logger = structlog.get_logger("runtime.footing")
 
@@ -61,14 +69,35 @@ class Footing:
         *args: object,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run what stands here. When it loses the broker, see whether this falls: then one loss is one restart."""
-        try:
-            await run(*args, task_status=task_status)
-        except* BrokerLostError:
-            self._doubted.set()
-            with trio.move_on_after(VERDICT_S):
-                await self._looked.wait()
-            raise
+        """Run what stands here; if the broker refuses it before it has started, run it again, until it has.
+
+        When it loses the broker, see whether this falls: then one loss is one restart.
+
+        Raises:
+            StartTimeout: one try took too long, and not for want of an answer.
+            Exception: whatever `run` raises once it has started; before, whatever is not the broker's doing.
+        """
+        wait_s, trouble = WAIT_MIN_S, ""
+        while True:
+            start = _Start(task_status)
+            try:
+                return await start.run(run, *args)
+            except* (BrokerLostError, FencedError, RefusedError) as errors:
+                if errors.subgroup(BrokerLostError) is not None:
+                    await self._await_verdict()
+                if start.is_made:
+                    raise
+                if brief(errors) != trouble:
+                    trouble = brief(errors)
+                    who = trio.lowlevel.current_task().name
+                    _logger.warning("start_refused", child=who, trouble=trouble)
+            await trio.sleep(wait_s)
+            wait_s = min(WAIT_MAX_S, wait_s * 2)
+
+    async def _await_verdict(self) -> None:
+        self._doubted.set()
+        with trio.move_on_after(VERDICT_S):
+            await self._looked.wait()
 
     async def _wait_served(self) -> None:
         wait_s, trouble = WAIT_MIN_S, ""
@@ -108,3 +137,23 @@ class Footing:
             await self._log.verify()
         except BrokerLostError:
             await self._log.verify()
+
+
+class _Start(trio.TaskStatus[None]):
+    """The `task_status` of one try to start something, which has `START_S` for it."""
+
+    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
+        self.is_made = False
+        self._task_status = task_status
+        self._patience = trio.CancelScope()
+
+    def started(self, value: None = None) -> None:
+        self.is_made = True
+        self._patience.deadline = math.inf
+        self._task_status.started(value)
+
+    async def run(self, run: Callable[..., Awaitable[None]], *args: object) -> None:
+        with self._patience:
+            self._patience.deadline = trio.current_time() + START_S
+            return await run(*args, task_status=self)
+        raise StartTimeout(f"not ready within {START_S:g} s")

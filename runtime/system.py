@@ -77,7 +77,6 @@ NEVER_RESTART = (BrokerConfigError, SupersededError, ListenError, LedgerError)
 """Faults that a restart does not cure: the process ends with 78 and says why."""
 
 SHARDS = 4  # Of an actor: enough that one slow append does not hold up the others.
-SHARD_START_S = 60.0  # Recovery reads what lies between a snapshot and now, at some 50 MB/s.
 SHARD_STOP_S = 6.0  # An append under way. One that hangs has ended the process within 15 s.
 SETTLE_CALLS = 2  # Call timeouts after which a provider's silence about a charge is believed.
 
@@ -104,18 +103,20 @@ class System:
         self.footing = Footing(self.bridge, stream, layout, accept_loss=config.accept_loss)
         self.tail = Tail(self.log, self.shards.routes(), self.clock, self.injector)
         self.views = Views(self.log, renew_s=config.retention_s / 4)
+        # Two processes may have been given one name.
+        self._process_id = f"{config.instance_id}.{secrets.token_hex(3)}"
         self.desk = Desk(
             self.shards,
             self.views,
             self.log,
             self.tracer,
+            instance_id=self._process_id,
             connected=lambda: self.bridge.connected,
             describe_tree=self.describe_tree,
             unready=self.unready,
         )
         self.metrics = Metrics(self)
         self.root: Supervisor | None = None
-        self._process = secrets.token_hex(3)  # Two processes may have been given one name.
         self._provider = provider
         self._line = Line()
         self._gateway = Gateway(
@@ -125,6 +126,7 @@ class System:
         )
         self._public = trio.CancelScope()
         self._public_closed = trio.Event()
+        self._public_closed.set()  # Until it is served, which it may never be.
 
     def _open_injector(self) -> Faults:
         """With FAULTS=on: what makes this instance fail on request."""
@@ -175,7 +177,7 @@ class System:
                 str(address),
                 self.footing.run_on,
                 (self.shards.run, address, self._surroundings),
-                start_timeout_s=SHARD_START_S,
+                start_timeout_s=float("inf"),  # The footing bounds each try.
                 shutdown_s=SHARD_STOP_S,
             )
             for address in self.shards.addresses()
@@ -270,7 +272,7 @@ class System:
             self._gateway,
             self.views,
             self.tracer,
-            f"{self.config.instance_id}.{self._process}",
+            self._process_id,
             int(self.config.retention_s * 1000),
             self.injector,
             self.config.accept_loss,
