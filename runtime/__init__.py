@@ -10,7 +10,7 @@ only then answers, calls the `gateway`, arms `alarms` and shows `views`.
 | what a shard knew | `recall`, `succession`, `strangers`, `archive`, `gaps` |
 | what it set aside | `letters`, `dead_letters` |
 | the log | `log` (the contract), `jetstream*`, `memory` (its keepers), `bridge`, `link`, `footing`, `embedded` |
-| the outside | `gateway*`, `simulator*`, `edge/`, `desk`, `desk_types`, `views` |
+| the outside | `gateway*`, `simulator*`, `edge/`, `desk`, `desk_types`, `ownership`, `views` |
 | seeing | `logs`, `tracing*`, `metrics`, `vitals`; `audit/` |
 | the process | `config*`, `instance`, `system`, `collector`, `cli*`, `commands/`, `reading` |
 | trying it out | `demo*`, `bench/`, `retail/`, `order_files`, `faults/`, `testing`, `explore/` |

@@ -1,7 +1,8 @@
 """The front desk: what the HTTP edge may ask of the actors' side of this process.
 
 Writing is an ask: the shard that owns the order decides, its record makes the decision durable, and then the asker is
-told. Reading never troubles a shard: it uses the views, and the log.
+told. Reading never troubles a shard: it uses the views, and the log. What can still change, or is not there, is only
+believed while the shard is ours: another instance may know better, and it is the one to ask then.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from betterproto import Message
 from opentelemetry.trace import SpanKind
 
 from actors import ACTORS, Place, Terms
-from actors.actor import Answer
+from actors.actor import Answer, Outcome
 from actors.inventory import Stock
 from actors.order_state import TERMINAL, OrderState
 from messages.generated.orders.v1 import (
@@ -29,6 +30,7 @@ from runtime.addressing import read_intake
 from runtime.desk_types import Health, NewOrder, Placed, Unavailable, status_of
 from runtime.log import BrokerLostError, Log
 from runtime.mailbox import Ask, AskFailedError, OverloadedError
+from runtime.ownership import Ownership
 from runtime.recall import INTAKE, Address
 from runtime.shards import Shards
 from runtime.strangers import recall_own
@@ -51,11 +53,13 @@ class Desk:
         log: Log,
         tracer: Tracer,
         *,
+        instance_id: str,
         connected: Callable[[], bool],
         describe_tree: Callable[[], Any],
         unready: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._shards, self._views, self._log, self._tracer = shards, views, log, tracer
+        self._ownership = Ownership(log, instance_id)
         self._connected, self._describe_tree, self._unready = connected, describe_tree, unready
         self.is_open = False
         """True from the moment everything has started until the process begins to stop."""
@@ -116,7 +120,10 @@ class Desk:
     async def _about(self, order_id: str, fact: Message, traceparent: str | None) -> Answer:
         name = f"ask {type(fact).__name__}"
         with self._tracer.start_order(name, traceparent, kind=SpanKind.SERVER) as span:
-            return await self._ask("order", order_id, fact, span.traceparent)
+            answer = await self._ask("order", order_id, fact, span.traceparent)
+        if answer.outcome is Outcome.UNKNOWN:  # Nothing was appended that would have shown it.
+            await self._check_ours(order_id)
+        return answer
 
     async def _ask(self, actor: str, key: str, fact: Message, traceparent: str) -> Answer:
         waiting = self._asked_s.setdefault(self._shards.address_of(actor, key), {})
@@ -142,9 +149,18 @@ class Desk:
     async def view(self, order_id: str) -> bytes | None:
         """The newest public JSON of an order.
 
-        An order that came in by the open way and that nobody has taken up yet is shown as pending. The last views that
-        an earlier process owed are written again as its shards recover, so a read waits for that.
+        An order that came in by the open way and that nobody has taken up yet is shown as pending.
+
+        Raises:
+            Unavailable: nobody here can tell now; perhaps another instance can.
         """
+        found = await self._look(order_id)
+        if found is None or status_of(found) not in TERMINAL:
+            await self._check_ours(order_id)
+        return found
+
+    async def _look(self, order_id: str) -> bytes | None:
+        """What this process would show. The last views that an earlier one owed are written as its shards recover."""
         if not self._connected():
             raise Unavailable("not connected to the broker")
         with trio.move_on_after(ANSWER_S) as patience:
@@ -156,6 +172,15 @@ class Desk:
             return found if found is not None else await read_waiting(self._log, order_id)
         except BrokerLostError as error:
             raise Unavailable("not connected to the broker") from error
+
+    async def _check_ours(self, order_id: str) -> None:
+        """Refuse to say what may be old: a process learns only with its next append that another has taken over."""
+        try:
+            is_ours = await self._ownership.is_ours(self._shards.address_of("order", order_id))
+        except BrokerLostError as error:
+            raise Unavailable("not connected to the broker") from error
+        if not is_ours:
+            raise Unavailable("another instance has taken this order over")
 
     @contextmanager
     def watching(self, order_id: str, tell: Callable[[], None]) -> Iterator[None]:
@@ -177,7 +202,7 @@ class Desk:
                 terminal.set()
 
         with self._views.watching(order_id, tell):
-            found = await self.view(order_id)
+            found = await self._look(order_id)
             if found is None or status_of(found) not in TERMINAL:
                 with trio.move_on_after(timeout_s):
                     await terminal.wait()

@@ -166,7 +166,7 @@ class Customers:
 
     async def _try(self, attempt: Attempt, ask: Asking) -> _Said | None:
         """Once; None where it may or may not have happened."""
-        desk = self._desk(attempt.op)
+        desk = self._desk()
         if desk is None:
             await trio.sleep(REFUSED_S)
             return None
@@ -176,14 +176,9 @@ class Customers:
         self.journal.append(_written(attempt, said, sent_s))
         return said
 
-    def _desk(self, op: Op) -> Desk | None:
-        """Of the newest process; what is written may also land at another one.
-
-        Where two run at once, nobody reads: one of them is superseded, and may learn that only with its next append.
-        """
+    def _desk(self) -> Desk | None:
+        """Of the newest process; sometimes of another that still runs, superseded or not."""
         world, alive = self._world, self._world.alive
-        if op is Op.READ:
-            return alive[0].desk if len(alive) == 1 else None
         if alive and world.dice.random() < ASTRAY_SHARE:
             return world.dice.choice(alive).desk
         return None if world.newest.ended.is_set() else world.newest.desk

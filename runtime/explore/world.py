@@ -136,6 +136,7 @@ class Process:
             self._views,
             self.log,
             tracer,
+            instance_id=self.name,
             connected=lambda: self.log.connected,
             describe_tree=dict,
         )

@@ -131,7 +131,7 @@ class Process:
     """One process of a shop: the tail, the views and all shards, under the supervisors that they have in earnest."""
 
     def __init__(self, shop: "Shop", instance_id: str, log: MemoryLog, provider: Provider) -> None:
-        self.log, self.shop = log, shop
+        self.log, self.shop, self.instance_id = log, shop, instance_id
         self.shards = Shards(shop.terms, shop.counts)
         self.clock = LogClock()
         self.tail = Tail(log, self.shards.routes(), self.clock)

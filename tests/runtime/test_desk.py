@@ -23,7 +23,7 @@ ORDER = NewOrder("o1", "c1", "GBP", (NewItem("a", 2, 100),), "tok_ok")
 
 def desk_of(process: Any, *, connected: Callable[[], bool] = lambda: True) -> Desk:
     parts = (process.shards, process.views, process.log, Tracer())
-    return Desk(*parts, connected=connected, describe_tree=dict)
+    return Desk(*parts, instance_id=process.instance_id, connected=connected, describe_tree=dict)
 
 
 @pytest.fixture
@@ -152,11 +152,52 @@ async def test_before_the_shards_have_started_a_read_is_refused_rather_than_wron
 ) -> None:
     log = MemoryLog(shop.store)
     parts = (Shards(shop.terms, shop.counts), Views(log), log, Tracer())
-    desk = Desk(*parts, connected=lambda: True, describe_tree=dict)
+    desk = Desk(*parts, instance_id="i1", connected=lambda: True, describe_tree=dict)
     started = trio.current_time()
     with pytest.raises(Unavailable):
         await desk.view("o1")
     assert trio.current_time() - started <= ANSWER_S + 0.1
+
+
+async def test_a_superseded_process_does_not_say_that_an_order_is_unknown(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = desk_of(shop.process)
+    # Else it would soon hear of the order, and be fenced off.
+    monkeypatch.setattr(shop.process.tail, "_take", lambda _: None)
+    newer = desk_of(await shop.start("i2"))
+    assert (await newer.place(ORDER)).outcome is Outcome.DONE
+    for ask in (older.view, older.cancel, older.retry):
+        with pytest.raises(Unavailable, match="another instance"):
+            await ask("o1")
+    assert await status_of(newer, "o1") is not None
+
+
+async def test_a_superseded_process_shows_only_what_cannot_have_changed_since(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    older = desk_of(shop.process)
+    await older.place(replace(ORDER, order_id="finished"))
+    await older.wait_terminal("finished", 10)
+    await older.place(replace(ORDER, payment_token="tok_slow"))
+    assert await status_of(older, "o1") == "pending"
+    newer = desk_of(await shop.start("i2"))
+    await newer.cancel("o1")
+    with pytest.raises(Unavailable, match="another instance"):
+        await older.view("o1")
+    assert await status_of(older, "finished") == "confirmed"
+
+
+async def test_what_is_finished_is_shown_without_asking_the_log_anything(
+    shop: Any, desk: Desk, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.place(ORDER)
+    monkeypatch.setattr(shop.process.log, "last", None)
+    assert await desk.wait_terminal("o1", 10)
+    assert await status_of(desk, "o1") == "confirmed"
+    await trio.sleep(5)
+    assert "o1" in shop.store.views
+    assert await status_of(desk, "o1") == "confirmed"
 
 
 async def test_without_a_broker_nobody_waits(shop: Any, autojump_clock: MockClock) -> None:

@@ -176,7 +176,8 @@ async def test_a_record_read_twice_is_heard_once(
 async def desk(stage: Stage) -> Any:
     """The desk of the stage, with its points."""
     log = MemoryLog(stage.store)
-    real = Desk(stage.shards, Views(log), log, Tracer(), connected=lambda: True, describe_tree=dict)
+    parts = (stage.shards, Views(log), log, Tracer())
+    real = Desk(*parts, instance_id="i1", connected=lambda: True, describe_tree=dict)
     await stage.ask("inventory", "hat", StockCounted(sku="hat", on_hand=100))
     return breakable_desk(real, stage.faults)
 
