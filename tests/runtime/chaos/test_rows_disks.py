@@ -36,8 +36,9 @@ async def test_a_power_cut_of_the_only_broker_loses_no_accepted_order(
     run_campaign: RunCampaign,
 ) -> None:
     outcome = await run_campaign(ROWS["F14"], faults=1)
-    assert (outcome.ending, outcome.reasons) == (Ending.PASSED, ())
-    assert outcome.fired == 1
+    assert outcome.ending is not Ending.FAILED, outcome.reasons
+    assert (outcome.fired, outcome.lost, outcome.double_charged) == (1, 0, 0)
+    assert outcome.accepted > 20
 
 
 @needs(POWER_TOOLS)
