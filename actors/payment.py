@@ -58,7 +58,7 @@ from messages.generated.orders.v1 import (
 from messages.routing import KeysOf, by_order
 
 PAUSE_MIN_MS = 1_000  # The client has already retried within seconds when it says "unknown".
-PAUSE_MAX_MS = 60_000
+PAUSE_MAX_MS = 5_000  # No longer: the client itself spares a provider that is out of reach.
 
 
 class Doing(StrEnum):

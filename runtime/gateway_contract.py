@@ -21,6 +21,10 @@ SEEN_CHARS_MAX = 500  # It goes into a state: a provider does not decide how lar
 T = TypeVar("T")
 
 
+class NoReplyError(Exception):
+    """No whole reply came. The provider may have done what it was asked, or not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. `reference` is its query parameter, `key` its Idempotency-Key."""

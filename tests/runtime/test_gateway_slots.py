@@ -1,0 +1,188 @@
+"""Bad calls must not hold up good ones: late replies, repetitions, and a provider that is out of reach."""
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+import trio
+import trio.testing
+
+from actors.actor import CallAnswered, CallOutcome, Charge
+from runtime.gateway import PATIENCE, Gateway
+from runtime.gateway_contract import NoReplyError, Reply, Request
+from runtime.gateway_slots import FIRSTS_IN_A_ROW, LATE_MAX, PROBE_EVERY_S, UNCLEAR_MAX
+from runtime.simulator import Simulator
+from runtime.simulator_ledger import Ledger
+
+CALL_TIMEOUT_S = 10
+POOL = 2
+
+
+def charge(number: int, token: str = "tok_ok") -> Charge:
+    return Charge(f"o{number}:charge", f"o{number}", 100, "GBP", token)
+
+
+class Outside:
+    """A provider that can be away, refusing or silent, and counts what arrives there; a reply takes `takes_s`."""
+
+    def __init__(self, *, takes_s: float = 0.0) -> None:
+        self.is_away = self.is_silent = False
+        self.arrived: list[Request] = []
+        self.under_way = self.most_under_way = 0
+        self._takes_s = takes_s
+        self._simulator = Simulator(Ledger())
+
+    async def send(self, request: Request) -> Reply:
+        self.arrived.append(request)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            if self.is_away:
+                raise NoReplyError("ConnectError")
+            if self.is_silent:
+                await trio.sleep_forever()
+            await trio.sleep(self._takes_s)
+            return await self._simulator.send(request)
+        finally:
+            self.under_way -= 1
+
+
+class Shop:
+    """Calls by the number of their order, and what came of them, and when."""
+
+    def __init__(self, nursery: trio.Nursery, outside: Outside, *, pool_size: int = POOL) -> None:
+        self.outside = outside
+        self.gateway = Gateway(
+            outside, call_timeout_s=CALL_TIMEOUT_S, pool_size=pool_size, rng=Random(1)
+        )
+        self.answers: dict[str, CallAnswered] = {}
+        self.answered_s: dict[str, float] = {}
+        self._nursery = nursery
+        self._since_s = trio.current_time()
+
+    def call(self, *charges: Charge) -> None:
+        for one in charges:
+            self._nursery.start_soon(self._perform, one)
+
+    async def _perform(self, call: Charge) -> None:
+        self.answers[call.reference] = await self.gateway.perform(call.reference, call)
+        self.answered_s[call.reference] = trio.current_time() - self._since_s
+
+    @property
+    def outcomes(self) -> Counter[CallOutcome]:
+        return Counter(answer.outcome for answer in self.answers.values())
+
+
+async def test_calls_that_hang_do_not_hold_up_the_others(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    shop = Shop(nursery, Outside())
+    hanging, good = range(4 * POOL), range(100, 150)
+
+    shop.call(*(charge(number, "tok_timeout_after_charge") for number in hanging))
+    await trio.testing.wait_all_tasks_blocked()
+    shop.call(*(charge(number) for number in good))
+    await trio.sleep(CALL_TIMEOUT_S - 1)
+
+    assert set(shop.answers) == {f"o{number}" for number in good}
+    await trio.sleep(CALL_TIMEOUT_S * 2)
+    assert shop.outcomes == {CallOutcome.CAPTURED: len(hanging) + len(good)}
+
+
+async def test_late_replies_are_waited_for_by_a_bounded_number(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    shop = Shop(nursery, Outside())
+
+    shop.call(*(charge(number, "tok_timeout_after_charge") for number in range(2 * LATE_MAX)))
+    await trio.sleep(CALL_TIMEOUT_S * 20)
+
+    assert shop.outcomes == {CallOutcome.CAPTURED: 2 * LATE_MAX}
+    assert shop.outside.most_under_way <= LATE_MAX + POOL
+
+
+async def test_a_first_request_goes_before_repetitions_and_these_have_every_fourth_place(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    shop = Shop(nursery, Outside(takes_s=0.1), pool_size=1)
+    number_of_each = 8
+
+    shop.call(charge(99))
+    await trio.testing.wait_all_tasks_blocked()
+    shop.call(*(replace(charge(number), again=True) for number in range(number_of_each)))
+    await trio.testing.wait_all_tasks_blocked()
+    shop.call(*(charge(100 + number) for number in range(number_of_each)))
+    await trio.sleep(60)
+
+    # A repetition asks first, so one of it is a GET and a POST.
+    turns = "".join("r" if request.method == "GET" else "f" for request in shop.outside.arrived)
+    turns = turns.replace("rf", "r")
+    assert turns == ("f" * FIRSTS_IN_A_ROW + "r") * 3 + "r" * (number_of_each - 3)
+
+
+@pytest.mark.parametrize("trouble", ["is_away", "is_silent"])
+async def test_a_provider_out_of_reach_is_asked_once_a_second_and_found_again_within_one(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, trouble: str
+) -> None:
+    shop = Shop(nursery, Outside())
+    setattr(shop.outside, trouble, True)
+    shop.call(*(charge(number) for number in range(200)))
+    await trio.sleep(25)
+    asked = len(shop.outside.arrived)
+    await trio.sleep(4)
+    probes = len(shop.outside.arrived) - asked
+    assert 3 <= probes <= 5
+
+    setattr(shop.outside, trouble, False)
+    late = charge(1000)
+    shop.call(late)
+    await trio.sleep(PROBE_EVERY_S + 0.1)
+
+    assert shop.answers[late.reference].outcome is CallOutcome.CAPTURED
+    assert len(shop.answers) > 100
+
+
+async def test_while_it_is_away_calls_are_answered_as_unknown_in_time(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """An actor waits for the answer with all else: a deadline, or a cancellation."""
+    shop = Shop(nursery, Outside())
+    shop.outside.is_away = True
+
+    shop.call(*(charge(number) for number in range(100)))
+    await trio.sleep(PATIENCE * CALL_TIMEOUT_S * 2 + 10)
+
+    assert shop.outcomes == {CallOutcome.UNKNOWN: 100}
+    details = Counter(answer.detail for answer in shop.answers.values())
+    assert details.most_common(1)[0][0] == "the provider is out of reach: ConnectError"
+
+
+async def test_a_few_bad_cards_in_a_row_do_not_put_the_provider_out_of_reach(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    shop = Shop(nursery, Outside(), pool_size=UNCLEAR_MAX)
+
+    shop.call(*(charge(number, "tok_flaky") for number in range(UNCLEAR_MAX - 1)))
+    await trio.testing.wait_all_tasks_blocked()
+    shop.call(charge(100))
+    await trio.sleep(0.001)
+
+    assert shop.answers["o100"].outcome is CallOutcome.CAPTURED
+
+
+async def test_who_is_cancelled_at_the_door_leaves_it_to_the_next(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    shop = Shop(nursery, Outside(takes_s=0.5), pool_size=1)
+    shop.call(charge(0))
+    await trio.testing.wait_all_tasks_blocked()
+    repetition = replace(charge(1), again=True)
+    with trio.move_on_after(0.1):
+        await shop.gateway.perform("o2", charge(2))
+    shop.call(repetition)
+    with trio.move_on_after(0.1):
+        await shop.gateway.perform("o3", charge(3))
+    await trio.sleep(5)
+
+    assert set(shop.answers) == {"o0", "o1"}
