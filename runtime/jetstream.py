@@ -47,7 +47,7 @@ PUTS_MAX: Final = 5
 HEADER_ROOM_BYTES: Final = HEADER_BYTES_MAX + 128  # The broker counts headers in; the fence is one.
 
 CLAIM: Final = "$KV.orders.owner/views"  # No order id has a slash.
-CLAIMS_MAX: Final = 4  # At a renewal: more late copies than that there cannot be.
+CLAIMS_MAX: Final = 4  # At a read and a write each, hardly anybody is ahead of all of them.
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
@@ -141,18 +141,16 @@ class JetStreamLog:
     async def claim_views(self) -> None:
         for _ in range(CLAIMS_MAX):
             newest = await self._api.newest(VIEWS, CLAIM)
-            headers: dict[str, str] = {}
-            if self._claim_seq is not None:
-                if newest is not None and newest.payload != self._me:
-                    raise FencedError(
-                        "the views of orders have been claimed by another client since"
-                    )
-                headers[FENCE] = str(newest.seq) if newest is not None else "0"
-            # Refused: by somebody's claim, or by an earlier one of ours that came late. Look whose it is.
+            renews = self._claim_seq is not None
+            if renews and newest is not None and newest.payload != self._me:
+                raise FencedError("the views of orders have been claimed by another client since")
+            # Each is fenced, the first as well: it may arrive when we are dead and a successor has claimed. Refused, it
+            # was overtaken by somebody's claim, or by an earlier one of ours that came late. Look whose it is.
+            fence = {FENCE: str(newest.seq) if newest is not None else "0"}
             with suppress(FencedError):
-                self._claim_seq = await self._api.publish(CLAIM, self._me, headers)
+                self._claim_seq = await self._api.publish(CLAIM, self._me, fence)
                 return
-        raise BrokerLostError(f"our own claims of the views came late {CLAIMS_MAX} times in a row")
+        raise BrokerLostError(f"our claim of the views was overtaken {CLAIMS_MAX} times in a row")
 
     async def put_views(self, views: Mapping[str, bytes]) -> None:
         for order_id in views:

@@ -140,7 +140,8 @@ class Log(Protocol):
     async def claim_views(self) -> None:
         """Become the one writer of views: whoever has claimed them before is refused from now on.
 
-        A claim lasts as long as RETENTION, and claiming again renews it.
+        A claim lasts as long as RETENTION, and claiming again renews it. One that arrives when another has been made
+        meanwhile is refused, so that a dead client takes nothing from its successor.
 
         Raises:
             FencedError: another client has claimed them since we did.

@@ -8,7 +8,7 @@ crash and a restart.
 import itertools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from runtime.log import (
 )
 
 ANSWER_TIMEOUT_S = 5.0  # The real keeper's patience: a hook that sleeps longer is a silent broker.
+CLAIMS_MAX = 4
 TAKE_MAX = 512  # Entries handed out at once: readers have bounded room here as there.
 EPOCH_MS = 1_700_000_000_000  # The default clock starts here, so that simulations repeat exactly.
 
@@ -44,6 +45,7 @@ class MemoryStore:
         self.views: dict[str, bytes] = {}
         self.views_claim = 0
         self.views_claimer: object = None
+        """None where nobody has claimed them, or RETENTION has taken the claim."""
         self.payload_bytes_max = payload_bytes_max
         self.first_seq = 1
         self._newest: dict[str, Entry] = {}
@@ -190,11 +192,21 @@ class MemoryLog:
         return await self._ask("get_snapshot", name, lambda: self.store.snapshots.get(name))
 
     async def claim_views(self) -> None:
-        renewed = self._claim is not None
-        self._claim = await self._ask("claim_views", "", partial(self._claim_views, renewed))
+        for _ in range(CLAIMS_MAX):
+            newest, claimer = await self._ask("read_claim", "", self._read_claim)
+            if self._claim is not None and claimer not in (None, self):
+                raise FencedError("the views are claimed by another since")
+            with suppress(FencedError):
+                claim = partial(self._claim_views, newest)
+                self._claim = await self._ask("claim_views", "", claim)
+                return
+        raise BrokerLostError("a claim of the views was overtaken again and again")
 
-    def _claim_views(self, renewed: bool) -> int:
-        if renewed and self.store.views_claimer is not self:
+    def _read_claim(self) -> tuple[int, object]:
+        return self.store.views_claim, self.store.views_claimer
+
+    def _claim_views(self, newest: int) -> int:
+        if newest != self.store.views_claim:
             raise FencedError("the views are claimed by another since")
         self.store.views_claimer = self
         self.store.views_claim += 1

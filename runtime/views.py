@@ -126,7 +126,7 @@ class Views:
             while True:
                 # Views written after it are ours alone: what a frozen predecessor still had to write comes too late.
                 await self._log.claim_views()
-                # The claim after a refused write tells whether another has claimed since, or a late copy of ours came.
+                # The claim after a refused write tells whether another has claimed since, or ours has expired.
                 with suppress(FencedError):
                     await self._write_until(trio.current_time() + self._renew_s)
         except FencedError as error:

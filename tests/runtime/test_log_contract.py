@@ -1,6 +1,7 @@
 """The contract of `runtime.log`, kept by both keepers; then what only JetStream can get wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import nats
@@ -11,7 +12,7 @@ import trio_asyncio
 
 from runtime import jetstream_reader, jetstream_snapshots, memory
 from runtime.bridge import Address, Bridge
-from runtime.jetstream import JetStreamLog, Layout, StreamMismatchError
+from runtime.jetstream import CLAIM, JetStreamLog, Layout, StreamMismatchError
 from runtime.jetstream_api import Api
 from runtime.log import (
     BrokerConfigError,
@@ -450,6 +451,52 @@ async def test_a_claim_of_views_can_be_renewed(keeper: Any) -> None:
     await log.claim_views()
     await log.put_views({f"o{n}": b"view" for n in range(50)})
     assert await log.get_view("o49") == b"view"
+
+
+async def test_a_dead_clients_claim_that_arrives_late_takes_nothing_from_its_successor(
+    keeper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, successor = await keeper.client(), await keeper.client()
+    arrive = await claim_and_die(dead, monkeypatch)
+    await successor.claim_views()
+    with pytest.raises(FencedError):
+        await arrive()
+    await successor.put_views({"o1": b"view"})
+    await successor.claim_views()
+
+
+async def test_a_claim_that_arrives_late_and_before_the_next_is_overtaken_by_it(
+    keeper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, successor = await keeper.client(), await keeper.client()
+    arrive = await claim_and_die(dead, monkeypatch)
+    late = await claim_and_die(successor, monkeypatch)
+    monkeypatch.undo()
+    await arrive()
+    with pytest.raises(FencedError):
+        await late()
+    await successor.claim_views()
+    await successor.put_views({"o1": b"view"})
+
+
+async def claim_and_die(
+    log: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Awaitable[object]]:
+    """Let a client die when its claim is on its way. Returns what lets it arrive."""
+    sender, method = (log, "carry") if isinstance(log, MemoryLog) else (log._api, "publish")
+    send, sent = getattr(sender, method), list[Callable[[], Awaitable[object]]]()
+
+    async def hold(what: str, *rest: Any) -> Any:
+        if what in ("claim_views", CLAIM):
+            sent.append(partial(send, what, *rest))
+            life.cancel()
+            await trio.sleep_forever()
+        return await send(what, *rest)
+
+    monkeypatch.setattr(sender, method, hold)
+    with trio.CancelScope() as life:
+        await log.claim_views()
+    return sent.pop()
 
 
 # --- losing the broker
