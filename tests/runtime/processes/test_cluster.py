@@ -21,7 +21,9 @@ pytestmark = [
     ),
 ]
 
-OUTAGE_S = 4.0  # A leader that is left alone answers on for a while, though it stores nothing.
+OUTAGE_S = 3.0  # A leader that is left alone answers on for a while, though it stores nothing.
+CUSTOMERS = 4
+ANSWERED_WITHIN_S = 3.5  # Two seconds, and a busy machine; one that hangs is given up after four.
 
 
 @pytest.fixture
@@ -44,20 +46,19 @@ async def test_a_cluster_loses_its_leader_and_its_majority_and_no_order(
     instance.start()
     await instance.wait_listening()  # It waits for a cluster that is not there yet.
     brokers.start()
-    await instance.wait_ready(30)
+    await instance.wait_ready(60)
 
     async with open_client(instance) as client:
         await client.stock()
-        with trio.fail_after(60):
+        with trio.fail_after(120):  # Of a machine that has other things to do; 15 are usual.
             leader = await brokers.wait_leader()
-            await client.load(120, when={40: lambda: leader.process.signal(9)})
-            await brokers.heal()
+            await client.load(60, when={20: lambda: leader.process.signal(9)})
 
             await leave_one(brokers)
-            await accepts_nothing(instance, client, OUTAGE_S)
+            await accepts_nothing(instance, client)
             await brokers.heal()
-            await instance.wait_ready(30)
-            await client.load(40)
+            await instance.wait_ready(60)
+            await client.load(30)
             await client.wait_settled()
             levels = await client.wait_unreserved()
         assert audit(client.journal, provider.ledger, levels) == []
@@ -71,22 +72,37 @@ async def leave_one(brokers: Brokers) -> None:
         await broker.kill()
 
 
-async def accepts_nothing(instance: Any, client: Any, for_s: float) -> None:
-    """For so long every order is answered with 503, and in time."""
-    before, client.slowest_s = client.answers[503], 0.0
-    with trio.move_on_after(for_s):
+async def accepts_nothing(instance: Any, client: Any) -> None:
+    """While this lasts every order is answered with 503, and in time."""
+    client.slowest_s = 0.0
+
+    async def ask(customer: int) -> None:
         while True:
-            headers = {"Idempotency-Key": f"unaccepted-{client.answers[503]}"}
-            body = {
-                "customer_id": "1",
-                "currency": "GBP",
-                "payment_token": "tok_ok",
-                "items": [{"sku": "scarce", "quantity": 1_000, "unit_price_minor": 1}],
-            }
-            answer = await client.ask(instance, "POST", "/orders", json=body, headers=headers)
+            answer = await client.ask(
+                instance, "POST", "/orders", json=ORDER, headers=key(customer)
+            )
             assert answer is not None
             assert answer.status_code == 503
             assert "retry-after" in answer.headers
+            refused.add(customer)
             await trio.sleep(0.2)
-    assert client.answers[503] > before + 3
-    assert client.slowest_s < 2.5, "two seconds, and a busy machine"
+
+    refused: set[int] = set()
+    with trio.move_on_after(OUTAGE_S):
+        async with trio.open_nursery() as nursery:
+            for customer in range(CUSTOMERS):
+                nursery.start_soon(ask, customer)
+    assert len(refused) == CUSTOMERS
+    assert client.slowest_s < ANSWERED_WITHIN_S
+
+
+def key(customer: int) -> dict[str, str]:
+    return {"Idempotency-Key": f"unaccepted-{customer}"}
+
+
+ORDER = {
+    "customer_id": "1",
+    "currency": "GBP",
+    "payment_token": "tok_ok",
+    "items": [{"sku": "scarce", "quantity": 1_000, "unit_price_minor": 1}],
+}
