@@ -8,13 +8,16 @@ from typing import Final
 from messages.record import RawRecord
 from runtime.audit import Finding, History, Mark, Op, Told, audit
 from runtime.explore.draw import draw
-from runtime.explore.play import QUIET_S, Played, play
+from runtime.explore.play import QUIET_S, ROUNDS_MAX, Played, play
 from runtime.explore.schedule import Kind, Schedule
 from runtime.memory import EPOCH_MS
 from runtime.recall import JOURNALS, LETTERS
 
 WORLD: Final = "run"
 """The name of what is no invariant of the history: errors that nothing explains, promises not kept in time."""
+
+ENDLESS: Final = "end"
+"""The name of a run's having gone on until it was broken off: what else is found may come of that."""
 
 HOPED_FOR: Final = (
     "a fence refused append",
@@ -93,7 +96,7 @@ def judge(played: Played) -> Outcome:
     surprises = tuple(Finding(WORLD, str(schedule.seed), seen) for seen in played.surprises)
     return Outcome(
         schedule,
-        (*report.findings, *surprises),
+        (*_endless(played), *report.findings, *surprises),
         Counter({result.invariant: result.checked for result in report}),
         fired,
         played.seen + _happened(played, history),
@@ -101,6 +104,13 @@ def judge(played: Played) -> Outcome:
         played.digest(),
         played.took_s,
     )
+
+
+def _endless(played: Played) -> tuple[Finding, ...]:
+    if not played.is_endless:
+        return ()
+    seen = f"it was broken off after {ROUNDS_MAX} rounds of the scheduler and {played.took_s:g} s of its own time"
+    return (Finding(ENDLESS, str(played.schedule.seed), seen),)
 
 
 def _marks(played: Played) -> list[Mark]:

@@ -31,6 +31,8 @@ class Platform:
         self._pause_s: float | None = None
         self._react_failures = 0
         self._outages = 0
+        self.healed_s = 0.0
+        """When nothing more went wrong; 0 until then."""
 
     async def keep_running(self) -> None:
         """Start a process whenever the one in the newest slot has ended."""
@@ -114,6 +116,7 @@ class Platform:
 
     def heal(self) -> None:
         """From now on nothing more goes wrong; what stands still goes on by itself when its time is over."""
+        self.healed_s = trio.current_time()
         self._world.nemesis.rest()
         self._world.line.down_until_s = 0.0
         for process in self._world.alive:

@@ -7,7 +7,7 @@ is drawn from the seed, and nothing here looks at anything else.
 import gc
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -37,6 +37,7 @@ ANSWERED_S: Final = (
 )
 QUIET_S: Final = 240.0
 """After the last fault: a payment's longest pause, a provider's silence, and some attempts at each call."""
+ROUNDS_MAX: Final = 250_000  # Of the scheduler, each a step of all who can go on: some ten times what any run needs.
 SETTLE_S: Final = 3.0  # For what can wait: sales, views, the cursor.
 LOOK_AGAIN_S: Final = 0.25
 LOOK_AGAIN_S_MAX: Final = 8.0
@@ -67,6 +68,8 @@ class Played:
     """How many messages and steps were counted."""
     healed_s: float
     took_s: float
+    is_endless: bool = False
+    """Broken off: it went on and on, perhaps without any time passing."""
 
     def digest(self) -> str:
         """One hash over everything that happened."""
@@ -94,35 +97,41 @@ async def _play(schedule: Schedule) -> Played:
         world = World(schedule, nursery)
         platform = Platform(world)
         customers = Customers(world, schedule)
-        nursery.start_soon(platform.keep_running)
-        await trio.testing.wait_all_tasks_blocked()
-        with _counting_steps(world):
-            nursery.start_soon(world.nemesis.keep_time)
-            with trio.move_on_after(ANSWERED_S) as patience:
-                await customers.stock_up()
-                await customers.shop()
-                await trio.sleep_until(_last_time_s(schedule))
-        if patience.cancelled_caught:
-            world.surprises.append(f"customers have no answer after {ANSWERED_S:g} s")
-        platform.heal()
-        healed_s = trio.current_time()
-        await _wait_quiet(world, customers)
-        await world.newest.stop()
-        played = Played(
-            schedule,
-            world.store,
-            world.ledger.lines,
-            customers.journal,
-            list(customers.promised),
-            world.nemesis.fired,
-            world.nemesis.seen,
-            world.surprises,
-            Counter({str(when): number for when, number in world.nemesis.counts.items()}),
-            healed_s,
-            trio.current_time(),
-        )
+        rounds = RoundCounter(nursery.cancel_scope.cancel)
+        with _instrumented(rounds):
+            await _live(world, platform, customers)
         nursery.cancel_scope.cancel()
-    return played
+    return Played(
+        schedule,
+        world.store,
+        world.ledger.lines,
+        customers.journal,
+        list(customers.promised),
+        world.nemesis.fired,
+        world.nemesis.seen,
+        world.surprises,
+        Counter({str(when): number for when, number in world.nemesis.counts.items()}),
+        platform.healed_s,
+        trio.current_time(),
+        is_endless=rounds.are_too_many,
+    )
+
+
+async def _live(world: World, platform: Platform, customers: Customers) -> None:
+    """From the opening of the shop until nobody has anything to do any more."""
+    world.nursery.start_soon(platform.keep_running)
+    await trio.testing.wait_all_tasks_blocked()
+    with _instrumented(StepCounter(world.nemesis), wanted=world.nemesis.counts_steps):
+        world.nursery.start_soon(world.nemesis.keep_time)
+        with trio.move_on_after(ANSWERED_S) as patience:
+            await customers.stock_up()
+            await customers.shop()
+            await trio.sleep_until(_last_time_s(world.schedule))
+    if patience.cancelled_caught:
+        world.surprises.append(f"customers have no answer after {ANSWERED_S:g} s")
+    platform.heal()
+    await _wait_quiet(world, customers)
+    await world.newest.stop()
 
 
 def _last_time_s(schedule: Schedule) -> float:
@@ -214,14 +223,28 @@ def _silent() -> Iterator[None]:
         structlog.configure(**was) if configured else structlog.reset_defaults()
 
 
+class RoundCounter(trio.abc.Instrument):
+    """Counts the rounds of the scheduler, and lets somebody know when these are more than any run needs."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+        self._rounds = 0
+        self.are_too_many = False
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # However long it was.
+        self._rounds += 1
+        if self._rounds > ROUNDS_MAX and not self.are_too_many:
+            self.are_too_many = True
+            self._tell()
+
+
 @contextmanager
-def _counting_steps(world: World) -> Iterator[None]:
-    if not world.nemesis.counts_steps:
+def _instrumented(instrument: trio.abc.Instrument, *, wanted: bool = True) -> Iterator[None]:
+    if not wanted:
         yield
         return
-    counter = StepCounter(world.nemesis)
-    trio.lowlevel.add_instrument(counter)
+    trio.lowlevel.add_instrument(instrument)
     try:
         yield
     finally:
-        trio.lowlevel.remove_instrument(counter)
+        trio.lowlevel.remove_instrument(instrument)

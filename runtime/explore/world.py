@@ -68,6 +68,7 @@ class World:
 
     def __init__(self, schedule: Schedule, nursery: trio.Nursery) -> None:
         conditions = schedule.conditions
+        self.schedule = schedule
         self.dice = Random(f"world {schedule.seed}")  # noqa: S311  # It has to repeat.
         self.nemesis = Nemesis(schedule.faults)
         self.nursery = nursery

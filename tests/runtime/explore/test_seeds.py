@@ -1,9 +1,12 @@
 """Some two thousand seeds: orders, faults, recoveries, and no invariant broken."""
 
 import pytest
+import trio
 
-from runtime.explore import Summary, explore, run_schedule
+from runtime.explore import Summary, explore, play, run_schedule, run_seed
+from runtime.explore.judge import ENDLESS
 from runtime.explore.schedule import Fault, Kind, Order, Schedule, When
+from runtime.tail import Tail
 
 PARTS = 8
 SEEDS_A_PART = 250
@@ -77,6 +80,34 @@ def test_a_dead_process_late_take_over_does_not_end_the_one_that_lives() -> None
     assert outcome.findings == ()
     assert outcome.seen["an append was refused after its client had given up"] == 1
     assert outcome.seen["a process was superseded by another"] == 0
+
+
+def test_a_dead_process_late_claim_of_the_views_does_not_end_the_one_that_lives() -> None:
+    late, kill = Fault(Kind.LATE, When.VIEWS, 1, for_ms=2_500), Fault(Kind.KILL, When.MS, 100)
+    orders = (Order("o1", 0, (("a", 2),)), Order("o2", 3_000, (("b", 1),)))
+    outcome = run_schedule(Schedule(1, orders=orders, faults=(late, kill)))
+    assert outcome.findings == ()
+    assert outcome.seen["a fence refused claim_views"] == 1
+    assert outcome.seen["a process was superseded by another"] == 0
+
+
+@pytest.mark.parametrize("seed", [26, 351, 1629, 1785, 2732, 201857, 2646])
+def test_while_two_processes_overlap_what_was_accepted_is_found(seed: int) -> None:
+    assert run_seed(seed).findings == ()
+
+
+def test_a_run_that_goes_on_without_time_passing_is_broken_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def spin(_: object) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(Tail, "_follow", spin)
+    monkeypatch.setattr(play, "ROUNDS_MAX", 5_000)
+    outcome = run_schedule(Schedule(1, orders=(Order("o1", 0, (("a", 2),)),)))
+    assert outcome.findings[0].invariant == ENDLESS
+    assert outcome.virtual_s < 1
 
 
 @pytest.mark.parametrize("kind", Kind)
