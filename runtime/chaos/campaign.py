@@ -94,7 +94,7 @@ async def staged(row: Row, options: Options, setting: Setting) -> AsyncIterator[
 async def _play(stage: Stage) -> bool:
     """From nothing to quiet; True if it became quiet in the end."""
     row, options = stage.row, stage.options
-    await _open(stage)
+    await open_stage(stage)
     ends_s = trio.current_time() + options.for_s
     await _strike(stage)
     await trio.sleep_until(ends_s)
@@ -109,7 +109,7 @@ async def _play(stage: Stage) -> bool:
     return is_quiet
 
 
-async def _open(stage: Stage) -> None:
+async def open_stage(stage: Stage) -> None:
     """Start everything, and let the first customers in."""
     stage.brokers.start()
     stage.gateway.start()

@@ -15,6 +15,7 @@ from runtime.chaos.rows import (
     poison,
     processes,
     provider,
+    streams,
     telemetry,
     wire,
 )
@@ -28,6 +29,7 @@ MODULES = (
     poison,
     telemetry,
     brokers,
+    streams,
     nets,
     disks,
     provider,
