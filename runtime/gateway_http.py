@@ -4,6 +4,7 @@ On h11 itself, for the CPU: an exchange by httpx took 0.78 ms of it, by httpcore
 passwords that the environment suggests are not used.
 """
 
+import ssl
 from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
@@ -22,14 +23,21 @@ Header = tuple[str, str]
 
 
 class HttpProvider:
-    """The provider at `base_url`. Between requests it keeps `connections_max` connections at most."""
+    """The provider at `base_url`. Between requests it keeps `connections_max` connections at most.
 
-    def __init__(self, base_url: str, *, connections_max: int) -> None:
+    `tls` says whom to believe where the URL is https; by default the usual authorities.
+    """
+
+    def __init__(
+        self, base_url: str, *, connections_max: int, tls: ssl.SSLContext | None = None
+    ) -> None:
         url = urlsplit(base_url)
         self._host = url.hostname or ""
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._path = url.path.rstrip("/")
-        self._tls = httpx.create_ssl_context(trust_env=False) if url.scheme == "https" else None
+        self._tls = None
+        if url.scheme == "https":
+            self._tls = tls or httpx.create_ssl_context(trust_env=False)
         self._headers: Sequence[Header] = (
             ("Host", url.netloc),
             ("Accept", "application/json"),
