@@ -87,6 +87,8 @@ def check_lives(evidence: Evidence) -> Result:
     history = evidence.history
     damaged = [one for one in history.unreadable if one.seq not in history.causes.buried]
     findings = [*damaged, *history.orders.findings, *history.owners.findings]
+    if evidence.is_clock_steady:
+        findings += history.orders.misdated
     rule = "every order's history is legal, every journal has one owner after another"
     checked = history.orders.states + history.records
     notes = [f"{history.records} records, {history.owners.take_overs} take-overs"]

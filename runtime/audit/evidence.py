@@ -23,6 +23,7 @@ class Evidence:
 
     `is_quiescent`: nothing is under way any more, so every order must be decided. `is_complete`: the journal has every
     request that was ever made. `is_outage_known`: a provider that stayed away explains orders that need attention.
+    `is_clock_steady`: the broker's clock has not been set.
     """
 
     history: History
@@ -36,6 +37,7 @@ class Evidence:
     is_quiescent: bool = True
     is_complete: bool = False
     is_outage_known: bool = False
+    is_clock_steady: bool = True
     terminal_within_s: float = TERMINAL_WITHIN_S
     planned: Mapping[str, int] = field(default_factory=dict)
     sometimes: Mapping[str, int] = field(default_factory=dict)

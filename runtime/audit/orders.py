@@ -12,6 +12,9 @@ from runtime.audit.report import Finding
 from runtime.log import Entry
 from runtime.recall import Address
 
+CLOCK_MS = 5_000  # What the clock of an owner may be ahead of the broker's that it follows.
+DEADLINE_PASSED = "DeadlinePassed"
+
 _decode = msgspec.msgpack.Decoder(OrderState).decode
 
 
@@ -42,6 +45,8 @@ class Orders:
     def __init__(self) -> None:
         self.by_id: dict[str, Order] = {}
         self.findings: list[Finding] = []
+        self.misdated: list[Finding] = []
+        """What happened later than it was stored, or too early: no fault where the broker's own clock has jumped."""
         self.states = 0
 
     def __len__(self) -> int:
@@ -70,6 +75,7 @@ class Orders:
 
     def _advance(self, change: Change, state: OrderState, address: Address, entry: Entry) -> None:
         known = self.by_id.get(change.key)
+        self._check_dates(state, known.state if known is not None else None, entry)
         if known is None:
             stand, illegal = follow(Stand.NOWHERE, state.history)
             known = Order(state, stand, address.shard, entry.seq, "", entry.time_ms)
@@ -88,6 +94,24 @@ class Orders:
         known.traceparent = change.traceparent
         if not known.ended_ms and state.status in TERMINAL:
             known.ended_ms = entry.time_ms
+
+    def _check_dates(self, state: OrderState, before: OrderState | None, entry: Entry) -> None:
+        """Deadlines go by the broker's clock: nothing is dated ahead of it, and none passes before its time."""
+        latest_ms = entry.time_ms + CLOCK_MS
+        for line in state.history[len(before.history) if before is not None else 0 :]:
+            if line.at_ms > latest_ms:
+                ahead_s = (line.at_ms - entry.time_ms) / 1000
+                seen = f"{line.event} is dated {ahead_s:.0f} s later than it was stored"
+            elif (
+                before is not None
+                and line.event == DEADLINE_PASSED
+                and latest_ms < before.deadline_ms
+            ):
+                early_s = (before.deadline_ms - entry.time_ms) / 1000
+                seen = f"its deadline passed {early_s:.0f} s before its time"
+            else:
+                continue
+            self.misdated.append(Finding("I5", state.order_id, seen, entry.seq))
 
     def _note(self, order_id: str, faults: Sequence[str], entry: Entry) -> None:
         if faults:

@@ -90,6 +90,7 @@ def judge(played: Played) -> Outcome:
         views=played.store.views,
         marks=_marks(played),
         complete=True,
+        clock_steady=not jumped,
         # By a clock that jumps, nothing can be timed; that everything ended was seen by ours.
         terminal_within_s=math.inf if jumped else QUIET_S,
     )

@@ -256,6 +256,39 @@ def test_a_log_whose_beginning_has_expired_is_judged_by_what_is_left(evidence: A
     assert any("has expired" in note for note in report["I5"].notes)
 
 
+def test_a_history_dated_ahead_of_the_log_went_by_another_clock(evidence: Any) -> None:
+    def an_hour_ahead(state: OrderState) -> OrderState:
+        later = tuple(
+            msgspec.structs.replace(one, at_ms=one.at_ms + 3_600_000) for one in state.history
+        )
+        return msgspec.structs.replace(state, history=later)
+
+    evidence.forget_snapshots()
+    evidence.rewrite_states("order", an_hour_ahead)
+    report = evidence.audit(views=None)
+    assert report.failed == ("I5",)
+    assert report["I5"].findings[0].seen == "OrderCreated is dated 3600 s later than it was stored"
+    assert evidence.audit(views=None, clock_steady=False).failed == ()
+
+
+def test_a_deadline_does_not_pass_before_its_time(evidence: Any) -> None:
+    def expire(state: OrderState) -> OrderState:
+        if state.order_id != "regretted":
+            return state
+        lines = tuple(
+            msgspec.structs.replace(one, event="DeadlinePassed")
+            if one.event == "CancelAsked"
+            else one
+            for one in state.history
+        )
+        return msgspec.structs.replace(state, history=lines)
+
+    evidence.forget_snapshots()
+    evidence.rewrite_states("order", expire)
+    seen = {one.seen for one in evidence.audit(views=None)["I5"].findings}
+    assert any("its deadline passed" in one and "before its time" in one for one in seen), seen
+
+
 # --- I11 ---
 
 
