@@ -71,7 +71,8 @@ class Footing:
     ) -> None:
         """Run what stands here; if the broker refuses it before it has started, run it again, until it has.
 
-        When it loses the broker, see whether this falls: then one loss is one restart.
+        When it loses the broker, see whether this falls: then one loss is one restart. So, too, when it is fenced off
+        or refused: in a log that was made anew it would take over an empty journal, and begin from nothing.
 
         Raises:
             StartTimeout: one try took too long, and not for want of an answer.
@@ -83,8 +84,7 @@ class Footing:
             try:
                 return await start.run(run, *args)
             except* (BrokerLostError, FencedError, RefusedError) as errors:
-                if errors.subgroup(BrokerLostError) is not None:
-                    await self._await_verdict()
+                await self._await_verdict()
                 if start.is_made:
                     raise
                 if brief(errors) != trouble:
