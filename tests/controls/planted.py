@@ -22,7 +22,6 @@ from runtime import gateway, jetstream, memory, shard
 from runtime.archive import Archive
 from runtime.clock import LogClock
 from runtime.mailbox import Delivery
-from runtime.recall import Address
 
 Put = Callable[[object, str, object], None]
 
@@ -124,13 +123,19 @@ def swallow_everything(put: Put) -> None:
 
 def lose_traces_on_recovery(put: Put) -> None:
     """C10: what is heard again after a restart is heard without the context that it came with."""
-    open_hop = shard.Shard._open_hop
-    first_owners: dict[Address, str] = {}
+    open_hop, recall = shard.Shard._open_hop, shard.Shard._recall
+    recovered: set[shard.Shard] = set()
+
+    async def recall_and_note(self: shard.Shard, mine_seq: int) -> Any:
+        known = await recall(self, mine_seq)
+        if known.live or known.recent:
+            recovered.add(self)
+        return known
 
     def open_without(self: shard.Shard, item: Any, heard: Any, parent: str, state: str) -> Any:
-        recovered = first_owners.setdefault(self.address, self._owner) != self._owner
-        return open_hop(self, item, heard, "" if recovered else parent, state)
+        return open_hop(self, item, heard, "" if self in recovered else parent, state)
 
+    put(shard.Shard, "_recall", recall_and_note)
     put(shard.Shard, "_open_hop", open_without)
 
 
@@ -141,7 +146,12 @@ def believe_damaged_bytes(put: Put) -> None:
 
 def wall_clock(put: Put) -> None:
     """C12: deadlines go by the machine's wall clock."""
+
+    def when(_self: LogClock, at_ms: int) -> float:
+        return trio.current_time() + at_ms / 1000 - time.time()
+
     put(LogClock, "now_ms", lambda _self: int(time.time() * 1000))
+    put(LogClock, "when", when)
 
 
 def one_tenant(put: Put) -> None:
