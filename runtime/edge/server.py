@@ -1,6 +1,9 @@
 """The HTTP server: listens, keeps the number of connections within bounds, and stops in order."""
 
 import logging
+import os
+from collections.abc import Iterator
+from socket import socket
 from typing import Any
 
 import trio
@@ -13,6 +16,8 @@ from runtime.edge.limits import Limits
 from runtime.edge.problems import Problem
 
 BACKLOG = 1024
+LET_IN_MAX = 64  # In one turn of the loop: some milliseconds of it.
+NO_ROOM_PAUSE_S = 0.1  # Out of file descriptors: others have to leave first.
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +46,9 @@ async def serve(
         connections = await nursery.start(server.shelter)
         task_status.started(tuple(_address(listener) for listener in listeners))
         try:
-            await trio.serve_listeners(server.welcome, listeners, handler_nursery=connections)
+            async with trio.open_nursery() as doors:
+                for listener in listeners:
+                    doors.start_soon(server.let_in, listener, connections)
         finally:
             server.stopping.set()
 
@@ -68,6 +75,23 @@ class _Server:
                 await self._context.terminated.set()
                 for connection in self._idle:
                     connection.dismiss()
+
+    async def let_in(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
+        """Welcome everybody who waits, turn by turn of the loop.
+
+        trio lets in one a turn; under load, when turns are long, some of a crowd waited at the door for four seconds.
+        """
+        async with listener:
+            with socket(fileno=os.dup(listener.socket.fileno())) as door:
+                door.setblocking(False)
+                while True:
+                    await trio.lowlevel.wait_readable(door)
+                    try:
+                        for tcp in _accept_waiting(door):
+                            connections.start_soon(self.welcome, trio.SocketStream(tcp))
+                    except OSError as error:
+                        _log.warning("nobody can be let in now: %s", error)
+                        await trio.sleep(NO_ROOM_PAUSE_S)
 
     async def welcome(self, stream: trio.SocketStream) -> None:
         full = len(self._open) >= self._limits.connections_max and not self._make_room()
@@ -99,6 +123,17 @@ class _Server:
             self._idle[connection] = None
         else:
             self._idle.pop(connection, None)
+
+
+def _accept_waiting(door: socket) -> Iterator[trio.socket.SocketType]:
+    for _ in range(LET_IN_MAX):
+        try:
+            tcp, _address_of_client = door.accept()
+        except BlockingIOError:
+            return
+        except ConnectionAbortedError:
+            continue  # Gone before it was let in.
+        yield trio.socket.from_stdlib_socket(tcp)
 
 
 def _full() -> Problem:

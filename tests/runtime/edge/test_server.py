@@ -1,6 +1,8 @@
 """The server among many clients, and how it stops."""
 
 import contextlib
+import select
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -219,3 +221,20 @@ async def test_an_address_in_use_is_named_in_the_error(nursery: trio.Nursery) ->
 async def test_an_address_that_is_none_is_named_in_the_error(bind: str) -> None:
     with pytest.raises(ListenError, match=bind):
         await serve(slow_app, bind)
+
+
+async def test_a_crowd_is_let_in_within_a_few_turns_of_the_loop(nursery: trio.Nursery) -> None:
+    """Under load a turn is long, and one client a turn would wait for seconds."""
+    crowd = 50
+    port, scope = await start(nursery, Limits())
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(crowd)]
+        for client in clients:  # The kernel takes these in; the loop does not turn meanwhile.
+            client.connect(("127.0.0.1", port))
+            client.sendall(GET)
+        for _turn in range(crowd // 2):
+            await trio.lowlevel.checkpoint()
+        answered = select.select(clients, [], [], 0)[0]
+    scope.cancel()
+
+    assert len(answered) == crowd
