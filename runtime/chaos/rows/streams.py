@@ -17,6 +17,7 @@ import trio
 from runtime.audit.journal import Op, Told
 from runtime.bridge import Address, Bridge
 from runtime.chaos.campaign import open_stage, staged
+from runtime.chaos.gateway_process import Trouble
 from runtime.chaos.http import NoAnswerError
 from runtime.chaos.instance import READY_S, Instance
 from runtime.chaos.outcome import percentile
@@ -43,6 +44,9 @@ Kept = Mapping[str, tuple[str, int]]
 async def run(stage: Stage) -> None:
     """One harm after the other, each on a stage of its own."""
     stage.load.rate = NEXT_DOOR_RATE
+    await stage.gateway.behave(
+        Trouble(delay_s=0.2)
+    )  # Else everything is over before it is cancelled.
     closed_s: list[float] = []
     names = list(HARMS)
     for number in range(stage.planned):
