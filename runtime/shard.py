@@ -72,6 +72,9 @@ FENCED_TAKE_OVERS = (
     3  # At a read and an append each, an owner has to be busy to be ahead of all of them.
 )
 LAST_SNAPSHOT_S = 2.0
+READ_BACK_RECORDS = (
+    200  # A start that had to read so many leaves a snapshot at once: the next may come soon.
+)
 FIRST_SNAPSHOT_S = 60.0  # After a recovery, so that the next one need not read what this one read.
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -201,6 +204,8 @@ class Shard:
         await check_whole(
             around.log, self.address, self._memory, mine_seq, accept_loss=around.accept_loss
         )
+        if self._memory.unsaved >= READ_BACK_RECORDS:
+            self._memory.unsaved = max(self._memory.unsaved, SNAPSHOT_RECORDS)
         self._committed = self._memory.cursor
         mine = await around.log.last(journal)
         if mine is not None:

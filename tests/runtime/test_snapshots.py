@@ -53,6 +53,24 @@ async def test_a_snapshot_holds_nothing_that_may_yet_not_be_stored(
     await shop.wait_status(OF_SHARD_0[1], "confirmed")
 
 
+async def test_a_start_that_had_much_to_read_leaves_a_snapshot_so_that_kill_after_kill_costs_no_more(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READ_BACK_RECORDS", 20)
+    for order_id in OF_SHARD_0[:10]:
+        await shop.place(order_id)
+        await shop.wait_status(order_id, "confirmed")
+    assert "order-0" not in shop.store.snapshots
+    shop.process.kill()
+    await shop.start("i2")
+    await shop.wait_running()
+    assert "order-0" not in shop.store.snapshots
+    await shop.place(OF_SHARD_0[10])
+    await shop.wait_status(OF_SHARD_0[10], "confirmed")
+    assert "order-0" in shop.store.snapshots
+    assert (await shop.recalled("order", 0)).unsaved < 10
+
+
 async def test_a_busy_shard_keeps_a_snapshot_every_so_many_records_and_no_more_often(
     shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
