@@ -21,6 +21,7 @@ Every legal move:
 | needs_attention | PaymentTaken, PaymentRefused: as in reserved | | |
 | needs_attention | RetryAsked | reserved, with a new deadline | PaymentRetried |
 | rejected, cancelled | StockReserved, PaymentTaken | | OrderRejected, OrderCancelled: release it, give it back |
+| confirmed | PaymentTaken | | OrderConfirmed, to payment alone; of another charge: OrderCancelled, give it back |
 | terminal, withdrawn | ReservationExpired | | what was missed: OrderConfirmed, OrderRejected or OrderCancelled |
 
 *Withdrawn* means that the cancel is decided and the payment is being undone; `cancelled` is said only when the money is
@@ -237,6 +238,10 @@ def _advance_payment(state: OrderState, heard: Message, now_ms: int) -> Step:
     match heard:
         case PaymentTaken() if status in UNDONE:
             return Step(facts=(_give_back(state.order_id, state.reason),))
+        case PaymentTaken() if status is OrderStatus.CONFIRMED:
+            if heard.charge_id != state.charge_id:
+                return Step(facts=(_give_back(state.order_id, "charged twice"),))
+            return Step(facts=(_confirm_again(state.order_id),))
         case _ if status not in (OrderStatus.RESERVED, OrderStatus.NEEDS_ATTENTION):
             return NOTHING  # A late copy of a fact already acted on.
         case PaymentTaken():
@@ -287,6 +292,8 @@ def _after(remains: Remains, heard: Heard) -> Step:
             return Step(facts=(_decision(heard.order_id, status, heard.skus, "late"),))
         case PaymentTaken() if status in UNDONE:
             return Step(facts=(_give_back(heard.order_id, "late"),))
+        case PaymentTaken():
+            return Step(facts=(_confirm_again(heard.order_id),))
         case _:
             return NOTHING
 
@@ -312,6 +319,11 @@ def _decision(order_id: str, status: OrderStatus, skus: list[str], reason: str) 
             return OrderRejected(order_id=order_id, skus=skus, reason=reason)
         case _:
             return OrderCancelled(order_id=order_id, skus=skus, reason=reason)
+
+
+def _confirm_again(order_id: str) -> OrderConfirmed:
+    """To payment alone, which has asked about money that it had forgotten: a fact that it heard before was replayed."""
+    return OrderConfirmed(order_id=order_id)
 
 
 def _give_back(order_id: str, reason: str) -> OrderCancelled:

@@ -26,7 +26,7 @@ from messages.routing import Routes, shard_of
 from runtime.desk_types import ORDER_ID
 from runtime.letters import AGAIN, RECORD, WAKING, key_in
 from runtime.log import Entry
-from runtime.mailbox import Content, Wake
+from runtime.mailbox import Content, Replayed, Wake
 from runtime.recall import INTAKE, JOURNALS, LETTERS, Address
 from runtime.trace_context import checked
 
@@ -106,7 +106,7 @@ class Addressing:
             raise DecodeError(f"{named[:128]} hears no such {letter.type} by this way")
         traceparent = checked(letter.traceparent)
         about = letter.correlation_id
-        again = Envelope(fact, about, letter.seq, letter.index, traceparent=traceparent)
+        again = Replayed(fact, about, letter.seq, letter.index, traceparent=traceparent)
         return {address: [(0, again)] for address in heard_by}
 
     def _park(self, entry: Entry, kind: str, reason: str, *, retryable: bool = False) -> Addressed:

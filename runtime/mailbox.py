@@ -26,6 +26,10 @@ class AskFailedError(Exception):
     """The shard stopped before it answered: the ask may or may not have been carried out. Ask the same again."""
 
 
+class Replayed(Envelope, frozen=True):
+    """A fact that had been set aside, and is heard again: perhaps for the second time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wake:
     """Look at a key again: arm the deadline and issue the call that its state asks for, as after a restart.

@@ -45,7 +45,7 @@ from runtime.gaps import check_whole
 from runtime.gateway import Gateway
 from runtime.letters import letter_about, order_of, store_letters
 from runtime.log import BrokerLostError, FencedError, Log, LogError, RefusedError, SupersededError
-from runtime.mailbox import Ask, Delivery, Item, Mailbox, Wake, fail_asks
+from runtime.mailbox import Ask, Delivery, Item, Mailbox, Replayed, Wake, fail_asks
 from runtime.past import Past
 from runtime.recall import Address, Memory, Taken, keep
 from runtime.strangers import recall_own, set_aside
@@ -109,6 +109,8 @@ class _Group:
     answered: list[CallAnswered] = field(default_factory=list)
     buried: list[Item] = field(default_factory=list)
     woken: list[str] = field(default_factory=list)
+    again: set[str] = field(default_factory=set)
+    """Keys that heard something which they may have heard before: what they call for now may have been done."""
     spans: list[Span] = field(default_factory=list)
     bytes_so_far: int = 0
     can_wait: bool = True
@@ -331,6 +333,8 @@ class Shard:
             case Delivery(content=Envelope() as sent):
                 trace = (sent.traceparent, sent.tracestate)
                 self._react(group, item, sent.fact, now_ms, trace)
+                if isinstance(sent, Replayed):
+                    group.again.update(group.states)
             case Ask(fact=fact):
                 # A later request about an order joins that order's trace.
                 traceparent = traces.get(order_of(fact), "") or item.traceparent
@@ -448,7 +452,7 @@ class Shard:
     def _act(self, group: _Group) -> None:
         self._end_calls(group.answered)
         for key, state in group.states.items():
-            self._follow_up(key, state)
+            self._follow_up(key, state, resumed=key in group.again)
             if state is not None:
                 trace = group.changes[key].traceparent
                 self._around.views.put(key, self._actor, state, trace)
@@ -457,7 +461,7 @@ class Shard:
             if isinstance(item, CallAnswered | Due):
                 self._nursery.start_soon(self._wake_later, item.key, pause_s)
         for key in group.woken:
-            self._follow_up(key, self._memory.live.get(key))
+            self._follow_up(key, self._memory.live.get(key), resumed=True)
         for ask, answer in group.answers:
             ask.resolve(answer)
 

@@ -177,6 +177,7 @@ MOVES: dict[tuple[str, str], tuple[str, tuple[Message, ...]]] = {
         "cancelled, one answer awaited",
         (cancel("why", []),),
     ),
+    ("confirmed", "PaymentTaken"): ("confirmed", (OrderConfirmed("o-1"),)),
     ("confirmed", "ReservationExpired"): ("confirmed", (OrderConfirmed("o-1", ["cup"]),)),
     ("rejected", "StockReserved"): ("rejected", (reject("late", ["cup"]),)),
     ("rejected", "ReservationExpired"): ("rejected", (reject("late", ["cup"]),)),
@@ -232,7 +233,7 @@ def test_a_second_copy_changes_nothing(given: Any, standing: str, name: str) -> 
     after.when(HEARD[name])
     assert after.states == once
     is_over = standing.startswith(("-", "rejected", "cancelled")) or "withdrawn" in standing
-    if not (is_over or name == "ReservationExpired"):
+    if not (is_over or name in ("ReservationExpired", "PaymentTaken")):
         after.then()
 
 
@@ -449,3 +450,11 @@ def test_the_codes_of_remains_are_in_every_log_and_never_change() -> None:
         "rejected",
         "cancelled",
     ]
+
+
+def test_money_taken_once_more_for_an_order_that_is_just_confirmed_goes_back() -> None:
+    confirmed = ORDER.react({"o-1": RESERVED}, PaymentTaken("o-1", "ch-1"), NOW).states
+    (told_again,) = ORDER.react(confirmed, PaymentTaken("o-1", "ch-1"), NOW).facts
+    (given_back,) = ORDER.react(confirmed, PaymentTaken("o-1", "ch-2"), NOW).facts
+    assert told_again == OrderConfirmed("o-1")
+    assert given_back == OrderCancelled("o-1", [], "charged twice")

@@ -29,7 +29,7 @@ from messages.routing import Routes, by_order, by_sku, by_skus
 from runtime.addressing import Addressing
 from runtime.letters import letter_about
 from runtime.log import Entry
-from runtime.mailbox import Ask, Wake
+from runtime.mailbox import Ask, Replayed, Wake
 from runtime.recall import Address
 
 ORDER, PAYMENT = Address("order", 0), Address("payment", 0)
@@ -128,7 +128,7 @@ def test_a_replayed_fact_is_heard_by_the_one_shard_that_had_buried_it(
 ) -> None:
     letter = about(CANCELLED, seq=3, index=1)
     addressed = addressing.of_other(again(letter, "payment.0"))
-    assert addressed == {PAYMENT: [(0, Envelope(CANCELLED, "o1", 3, 1))]}
+    assert addressed == {PAYMENT: [(0, Replayed(CANCELLED, "o1", 3, 1))]}
 
 
 def test_a_replayed_fact_that_nobody_could_read_is_heard_by_all_whom_it_is_for(

@@ -1,5 +1,6 @@
 """Dead letters, decided about: replayed by the shard that buried them, or let go; each once."""
 
+from dataclasses import replace as but
 from typing import Any
 
 import pytest
@@ -7,17 +8,19 @@ import trio
 from trio.testing import MockClock
 
 from actors import ACTORS
-from actors.actor import Due, Heard, States, Step
+from actors.actor import CallAnswered, Due, Heard, States, Step
 from actors.order import OrderActor
 from actors.payment import PaymentActor
 from messages.codec import FOREIGN_BYTES_MAX, wire_class
 from messages.generated.orders.v1 import PaymentTaken
 from messages.record import Cursor, Envelope, Letter, Record, encode_record, frame, unframe
 from runtime.dead_letters import Buried, LetterError, drop, read_letters, replay
+from runtime.gateway_contract import Reply, Request
 from runtime.letters import order_of, store_letter
 from runtime.log import BrokerLostError
 from runtime.memory import MemoryLog, MemoryStore
 from runtime.recall import LETTERS, Address
+from runtime.simulator import Simulator
 from supervisors import ChildCrashed
 
 
@@ -97,11 +100,59 @@ async def test_what_is_replayed_is_heard_as_if_nothing_had_been(
     await shop.wait_status("o1", "confirmed")
     await trio.sleep(5)
     assert shop.taken_minor("o1") == 100
-    assert shop.said()["OrderConfirmed", "o1"] == 1
+    told_again = (kind, when) == ("PaymentTaken", "twice")  # To payment alone, which has forgotten.
+    assert shop.said()["OrderConfirmed", "o1"] == 1 + told_again
     assert (await shop.stocks())["a"].sold == 1
     decided = await only_letter(shop, still_open=False)
     assert decided.decision is not None
     assert (decided.decision.decision, decided.decision.by) == ("replayed", "me@here")
+
+
+class Forgetful:
+    """A provider that can be asked by reference, and remembers idempotency keys for so long only."""
+
+    def __init__(self, simulator: Simulator, keeps_s: float) -> None:
+        self._simulator, self._keeps_s = simulator, keeps_s
+        self._first_s: dict[str, float] = {}
+
+    async def send(self, request: Request) -> Reply:
+        now_s = trio.current_time()
+        if now_s - self._first_s.setdefault(request.key, now_s) > self._keeps_s:
+            self._first_s[request.key] = now_s
+        key = f"{request.key}@{self._first_s[request.key]}" if request.key else ""
+        return await self._simulator.send(but(request, key=key))
+
+
+async def test_a_charge_whose_answer_was_buried_is_asked_about_before_it_is_made_again(
+    shop: Any, moody: type[Moody], autojump_clock: MockClock
+) -> None:
+    shop.process.kill()
+    await shop.start("i2", provider=Forgetful(shop.simulator, keeps_s=30))
+    moody.unbearable = ((CallAnswered.__name__, "o1"),)
+    await shop.place("o1")
+    await trio.sleep(600)
+    assert len(shop.ledger.captures("o1")) == 1
+    moody.unbearable = ()
+    await shop.wait_status("o1", "confirmed")
+    assert shop.taken_minor("o1") == 100
+
+
+async def test_a_payment_that_is_over_and_begun_anew_by_a_replay_takes_nothing_and_ends(
+    shop: Any, moody: type[Moody], autojump_clock: MockClock
+) -> None:
+    shop.process.kill()
+    await shop.start("i2", provider=Forgetful(shop.simulator, keeps_s=86_400))
+    moody.unbearable = (("OrderReserved", "o1"),)
+    await shop.place("o1")
+    buried = await only_letter(shop)
+    moody.unbearable = ()
+    await replay_it(shop, buried)
+    await shop.wait_status("o1", "confirmed")
+    await trio.sleep(2 * 86_400)
+    await replay(MemoryLog(shop.store), buried, "me@here")
+    await trio.sleep(100)
+    assert len(shop.ledger.captures("o1")) == 1
+    assert (await shop.recalled("payment", 0)).live == {}
 
 
 async def test_a_replayed_deadline_rings_again(
