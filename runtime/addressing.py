@@ -54,7 +54,8 @@ class Addressing:
         except RecordError as error:
             # Its facts are unknown, so are their addressees. Its own shard refuses to recover over it.
             logger.exception("record_unreadable", subject=entry.subject, seq=entry.seq)
-            return self._park(entry, RECORD, str(error), retryable=True)
+            undertaker, letter = self.burial_of(entry, str(error))
+            return {undertaker: [(0, letter)]}
         for index, content in enumerate(facts):
             if isinstance(content, Letter):
                 logger.error("fact_unreadable", seq=entry.seq, type=content.type)
@@ -67,6 +68,11 @@ class Addressing:
             parked = addressed.setdefault(undertaker, [])
             parked += [(letter.index, letter) for letter in unreadable]
         return addressed
+
+    def burial_of(self, entry: Entry, why: str) -> tuple[Address, Letter]:
+        """Who sets aside a record that nobody can read, and by which letter."""
+        letter = Letter(0, 0, RECORD, entry.payload, why, retryable=True)
+        return self._undertaker(entry.subject), _placed(letter, entry)
 
     def of_other(self, entry: Entry) -> Addressed:
         """An entry that stands in no journal."""
@@ -109,8 +115,8 @@ class Addressing:
         again = Replayed(fact, about, letter.seq, letter.index, traceparent=traceparent)
         return {address: [(0, again)] for address in heard_by}
 
-    def _park(self, entry: Entry, kind: str, reason: str, *, retryable: bool = False) -> Addressed:
-        letter = Letter(0, 0, kind, entry.payload, reason, retryable=retryable)
+    def _park(self, entry: Entry, kind: str, reason: str) -> Addressed:
+        letter = Letter(0, 0, kind, entry.payload, reason)
         return {self._undertaker(entry.subject): [(0, _placed(letter, entry))]}
 
     def _undertaker(self, subject: str, busy: Collection[Address] = ()) -> Address:

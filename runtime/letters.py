@@ -60,15 +60,17 @@ def letter_about(item: Item, heard: Heard, traceparent: str, reason: str) -> Let
     )
 
 
-async def store_letter(log: Log, address: Address, letter: Letter, burial: str) -> None:
-    """Append one letter; its id is the position of what it is about, or else of its `burial`."""
+async def store_letter(log: Log, address: Address, letter: Letter, burial: str) -> str:
+    """Append one letter; its id is the position of what it is about, or else of its `burial`. Returns the id."""
     place = f"{letter.seq}.{letter.index}" if letter.seq else burial
+    letter_id = f"{address}.{place}"[:128]
     headers = {
-        LETTER_ID: f"{address}.{place}"[:128],
+        LETTER_ID: letter_id,
         TYPE: printable(letter.type[:100]),
         REASON: printable(letter.reason),
     }
     await log.append(address.letters, encode_letter(letter), headers=headers)
+    return letter_id
 
 
 async def store_letters(log: Log, address: Address, letters: Sequence[Letter], group: str) -> None:

@@ -236,8 +236,9 @@ class Shard:
         try:
             return await recall_own(self._around.log, self.address, self._actor, mine_seq)
         except StrangeRecordError as error:
-            await set_aside(self._around.log, self.address, error)
-            raise
+            around = self._around
+            letter_id = await set_aside(around.log, self.address, error, around.tail.burial_of)
+            raise error.naming(letter_id) from error
 
     def _refuse_to_fight(self, owner: str) -> None:
         """The instance that started last owns the shards. One that it has fenced off does not take them back."""

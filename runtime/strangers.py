@@ -4,6 +4,8 @@ Until then nobody recovers over them: what looks like a stranger's may be a reco
 the other side of a gap, and passing over that would lose what it says.
 """
 
+from collections.abc import Callable
+
 from actors.actor import Actor
 from messages.codec import FOREIGN_BYTES_MAX
 from messages.record import Letter, RecordError, decode_letter
@@ -11,6 +13,9 @@ from runtime.letters import DROPPED, RECORD, decision_in, letter_id_in, store_le
 from runtime.log import Entry, Log
 from runtime.recall import LETTERS, Address, Memory, recall
 from runtime.succession import StrangeRecordError
+
+BurialOf = Callable[[Entry, str], tuple[Address, Letter]]
+"""Who sets aside what nobody can read, for this reason, and by which letter."""
 
 
 async def recall_own(
@@ -29,14 +34,23 @@ async def recall_own(
             strange.add(error.entry.seq)
 
 
-async def set_aside(log: Log, address: Address, error: StrangeRecordError) -> None:
-    """Store the letter that a person has to decide about, once; what is no record at all has its own already."""
+async def set_aside(
+    log: Log, address: Address, error: StrangeRecordError, burial_of: BurialOf
+) -> str:
+    """Store the letter that a person has to decide about, unless it is there; returns its id.
+
+    What nobody can read has an undertaker, who may be waiting for this very shard to start: its letter is stored in its
+    name, under the id that it gives it too.
+    """
     entry = error.entry
-    if not error.is_sound or await _letters_about(log, entry):
-        return
-    payload = entry.payload[:FOREIGN_BYTES_MAX]
-    letter = Letter(entry.seq, 0, RECORD, payload, error.why, subject=entry.subject)
-    await store_letter(log, address, letter, "")
+    for letter_id in await _letters_about(log, entry):
+        return letter_id
+    if error.is_sound:
+        payload = entry.payload[:FOREIGN_BYTES_MAX]
+        letter = Letter(entry.seq, 0, RECORD, payload, error.why, subject=entry.subject)
+    else:
+        address, letter = burial_of(entry, error.why)
+    return await store_letter(log, address, letter, "")
 
 
 async def _is_dropped(log: Log, strange: Entry) -> bool:

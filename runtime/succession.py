@@ -14,14 +14,18 @@ from runtime.log import Entry
 class StrangeRecordError(RecordError):
     """A message in a journal that is no record of its owners; `is_sound` says that it is one of somebody's."""
 
-    def __init__(self, entry: Entry, why: str, *, is_sound: bool) -> None:
+    def __init__(self, entry: Entry, why: str, *, is_sound: bool, letter_id: str = "") -> None:
+        find = "" if letter_id else "find it in `orders dead list` and "
         super().__init__(
             f"message {entry.seq} on {entry.subject} cannot be recovered over: {why}. If somebody else has published it"
-            " there, find it in `orders dead list` and pass over it with `orders dead drop ID --reason ...`, and let"
-            " nobody but the instance publish on ORDER.journal.>; if not, run the version that wrote it, or restore a"
-            " backup"
+            f" there, {find}pass over it with `orders dead drop {letter_id or 'ID'} --reason ...`, and let nobody but"
+            " the instance publish on ORDER.journal.>; if not, run the version that wrote it, or restore a backup"
         )
         self.entry, self.why, self.is_sound = entry, why, is_sound
+
+    def naming(self, letter_id: str) -> "StrangeRecordError":
+        """The same, for a person who is to decide about this letter."""
+        return StrangeRecordError(self.entry, self.why, is_sound=self.is_sound, letter_id=letter_id)
 
 
 class Succession:

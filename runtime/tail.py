@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import trio
 
-from messages.record import Cursor, Envelope
+from messages.record import Cursor, Envelope, Letter
 from messages.routing import Routes
 from runtime.addressing import Addressed, Addressing
 from runtime.clock import LogClock
@@ -79,6 +79,10 @@ class Tail:
         elif self._rewind is not None:
             self._rewind.cancel()
         self._joined.set()
+
+    def burial_of(self, entry: Entry, why: str) -> tuple[Address, Letter]:
+        """Who sets aside a record that nobody can read, once it reads on, and by which letter."""
+        return self._addressing.burial_of(entry, why)
 
     def leave(self, address: Address) -> None:
         self._members.pop(address, None)

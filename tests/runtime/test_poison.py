@@ -236,3 +236,35 @@ async def test_a_record_that_a_stranger_put_on_a_journal_is_not_believed_and_onc
             assert shop.taken_minor(f"{when}{number}") == 100
     await trio.sleep(5)
     assert (await shop.stocks())["a"].sold == 12
+
+
+@pytest.mark.parametrize(
+    "journals",
+    [["order.0"], ["order.1"], ["payment.0"], ["order.0", "order.1"]],
+    ids=lambda journals: "+".join(journals),
+)
+async def test_a_start_over_what_nobody_can_read_ends_and_names_the_letter_whose_drop_lets_the_next_one_recover(
+    shop: Any, autojump_clock: MockClock, journals: list[str]
+) -> None:
+    await shop.place("o0")
+    await shop.wait_status("o0", "confirmed")
+    await shop.process.stop()
+    for journal in journals:
+        publish_raw(shop.store, f"ORDER.journal.{journal}", b"rubbish")
+    log, dropped = MemoryLog(shop.store), list[str]()
+    for _ in journals:
+        process = await shop.start("next")
+        with trio.fail_after(60):
+            await process.ended.wait()
+        (buried,) = [one for one in (await read_letters(log)).values() if one.is_open]
+        assert f"`orders dead drop {buried.id} --reason" in str(process.error)
+        await drop(log, buried, "me", "not ours")
+        dropped.append(buried.id)
+    await shop.start("last")
+    await shop.wait_running()
+    await shop.place("o1")
+    await shop.wait_status("o1", "confirmed")
+    await trio.sleep(5)
+    assert len(shop.letters()) == len(journals)
+    letters = await read_letters(log)
+    assert [(one.id, one.is_open) for one in letters.values()] == [(one, False) for one in dropped]
