@@ -191,10 +191,11 @@ def _decode_envelope(index: int, raw: Any) -> Envelope | Letter:
 
 
 class SegmentRef(msgspec.Struct, frozen=True):
-    """A part of an archive, by name; it may be gone from `expires_ms` on."""
+    """A part of an archive, by name; it may be gone from `expires_ms` on. `stored_ms` is 0 where nobody knows."""
 
     name: str
     expires_ms: int
+    stored_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     for change in snapshot.states:
         made.states.add(key=change.key, state=change.state or b"", traceparent=change.traceparent)
     for ref in snapshot.segments:
-        made.segments.add(name=ref.name, expires_ms=ref.expires_ms)
+        made.segments.add(name=ref.name, expires_ms=ref.expires_ms, stored_ms=ref.stored_ms)
     return frame(made.SerializeToString(), SNAPSHOT_VERSION)
 
 
@@ -237,7 +238,7 @@ def decode_snapshot(payload: bytes) -> Snapshot:
         parsed.seq,
         Cursor(parsed.read_seq, parsed.read_skip),
         [Change(raw.key, raw.state, raw.traceparent) for raw in parsed.states],
-        [SegmentRef(raw.name, raw.expires_ms) for raw in parsed.segments],
+        [SegmentRef(raw.name, raw.expires_ms, raw.stored_ms) for raw in parsed.segments],
         parsed.archive,
     )
 

@@ -95,7 +95,7 @@ def test_bytes_that_are_no_letter_are_a_record_error() -> None:
 
 
 def test_a_snapshot_comes_back_as_it_was_written() -> None:
-    segments = [SegmentRef("0a", 1), SegmentRef("0b", 2**41)]
+    segments = [SegmentRef("0a", 1), SegmentRef("0b", 2**41, 2**40)]
     snapshot = Snapshot(99, Cursor(98, 1), [Change("o-1", b"packed", "00-y")], segments)
     assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
 

@@ -108,6 +108,9 @@ class SegmentRef(betterproto.Message):
     # When the youngest key in it is older than RETENTION, in milliseconds since
     # 1970: it may be gone from then on.
     expires_ms: int = betterproto.uint64_field(2)
+    # When it was stored last, in milliseconds since 1970; 0 in older snapshots,
+    # where nobody knows.
+    stored_ms: int = betterproto.uint64_field(3)
 
 
 @dataclass
