@@ -8,7 +8,9 @@ it is stored once, under a name made of its content, and snapshots only list it.
 what comes after it is merged into that, so there are few to search, and each row is written a handful of times.
 
 Nothing is deleted, so no late word of an earlier owner can take away what a later one counts on: the broker drops each
-object RETENTION after it was written, and then each row in it is older than that.
+object RETENTION after it was written. That is by its clock as it is then, and rows have the time that it was when they
+were written, which may have been ahead. So nobody counts on an object to outlast its rows: what is still needed is
+stored again when half of its time is over.
 """
 
 from array import array
@@ -16,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 from struct import Struct
+
+from msgspec.structs import replace
 
 from actors.actor import Remains
 from messages.record import SegmentRef
@@ -74,21 +78,34 @@ class Archive:
             found = found or segment.search(bucket, digest)
         return found
 
+    def renew(self, now_ms: int, retention_ms: int) -> None:
+        """Let what was stored half the retention ago, or nobody knows when, be stored again with the next snapshot."""
+        for segment in self._segments:
+            if not now_ms - retention_ms // 2 <= segment.ref.stored_ms <= now_ms:
+                segment.is_stored = False
+
     def seal(self, now_ms: int, retention_ms: int) -> Sequence["Segment"]:
-        """Make segments of all there is, without what is older than the retention; oldest first."""
+        """Make segments of all there is, without what is older than the retention; oldest first.
+
+        Those that are not stored yet are taken to be so from now on.
+        """
         self._segments = [one for one in self._segments if one.ref.expires_ms > now_ms]
         if self._young_rows:
             pieces: list[Sequence[bytes | bytearray]] = [self._young]
             rows = self._young_rows
+            expires_ms = self._newest_ms + retention_ms
             while self._segments and len(last := self._segments[-1]) <= MERGE_RATIO * rows:
                 if rows + len(last) > SEGMENT_ROWS_MAX:
                     break
                 pieces.insert(0, self._segments.pop().buckets())
                 rows += len(last)
+                expires_ms = max(expires_ms, last.ref.expires_ms)  # Clocks go back, between owners.
             packed = _pack(pieces, (now_ms - retention_ms) // 1000)
-            ref = SegmentRef(name_of(packed), self._newest_ms + retention_ms)
-            self._segments.append(Segment(packed, ref))
+            self._segments.append(Segment(packed, SegmentRef(name_of(packed), expires_ms)))
             self._young, self._young_rows = _empty_buckets(), 0
+        for segment in self._segments:
+            if not segment.is_stored:
+                segment.ref = replace(segment.ref, stored_ms=now_ms)
         return self._segments
 
 

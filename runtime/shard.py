@@ -505,6 +505,7 @@ class Shard:
         while True:
             for key, state in self._memory.live.items():
                 self._around.views.put(key, self._actor, state, self._memory.traces.get(key, ""))
+            self._memory.archive.renew(self._around.clock.now_ms(), self._around.retention_ms)
             self._committed = Cursor(-CURSOR_LAG_MAX)
             self._memory.unsaved += SNAPSHOT_RECORDS
             self.mailbox.tell(Due(""))

@@ -1,6 +1,7 @@
 """The archive of finished keys."""
 
 import pytest
+from msgspec.structs import replace
 
 from actors.actor import Remains
 from messages.record import SegmentRef
@@ -96,6 +97,41 @@ def test_a_segment_is_dropped_as_a_whole_when_its_youngest_row_is_too_old() -> N
     assert list(archive.seal(1_098 * HOUR_MS, 100 * HOUR_MS)) != []
     assert list(archive.seal(1_099 * HOUR_MS, 100 * HOUR_MS)) == []
     assert (len(archive), archive.get("o999")) == (0, None)
+
+
+def test_rows_written_by_a_clock_that_went_back_since_keep_their_time_when_they_are_merged() -> (
+    None
+):
+    ahead = Archive()
+    ahead.put("o1", remains(1), 8 * HOUR_MS)
+    (sealed,) = ahead.seal(8 * HOUR_MS, RETENTION_MS)
+    later = Archive([Segment(sealed.packed, sealed.ref)])
+    later.put("o2", remains(2), 0)
+    (merged,) = later.seal(0, RETENTION_MS)
+    assert len(merged) == 2
+    assert merged.ref.expires_ms == sealed.ref.expires_ms == RETENTION_MS + 8 * HOUR_MS
+
+
+@pytest.mark.parametrize(
+    ("stored_ms", "now_ms", "is_due"),
+    [
+        (5 * HOUR_MS, 5 * HOUR_MS, False),
+        (5 * HOUR_MS, 5 * HOUR_MS + RETENTION_MS // 2, False),
+        (5 * HOUR_MS, 5 * HOUR_MS + RETENTION_MS // 2 + 1, True),
+        (5 * HOUR_MS, 5 * HOUR_MS - 1, True),  # By a clock that was ahead: nobody knows when.
+        (0, RETENTION_MS, True),  # Neither of one from before this was written down.
+    ],
+)
+def test_a_segment_is_stored_again_when_half_of_its_time_is_over(
+    stored_ms: int, now_ms: int, is_due: bool
+) -> None:
+    (sealed,) = fill(Archive(), range(10)).seal(0, 2 * RETENTION_MS)
+    ref = replace(sealed.ref, stored_ms=stored_ms)
+    archive = Archive([Segment(sealed.packed, ref, is_stored=True)])
+    archive.renew(now_ms, RETENTION_MS)
+    (segment,) = archive.seal(now_ms, RETENTION_MS)
+    assert segment.is_stored is not is_due
+    assert segment.ref == replace(ref, stored_ms=now_ms if is_due else stored_ms)
 
 
 def test_the_rows_of_the_first_format_are_known_and_sealed_with_the_next_snapshot() -> None:

@@ -116,6 +116,44 @@ async def test_an_idle_shard_renews_its_record_and_snapshot_before_they_expire(
     assert shop.said()["OrderOpened", "o1"] == 1
 
 
+class Forgetful(MemoryLog):
+    """Drops what was stored RETENTION ago by the trio clock, which nobody sets."""
+
+    def __init__(self, store: MemoryStore, retention_s: float, stored_s: dict[str, float]) -> None:
+        super().__init__(store)
+        self._retention_s, self._stored_s = retention_s, stored_s
+
+    async def put_snapshot(self, name: str, data: bytes) -> None:
+        await super().put_snapshot(name, data)
+        self._stored_s[name] = trio.current_time()
+
+    async def get_snapshot(self, name: str) -> bytes | None:
+        found = await super().get_snapshot(name)
+        is_there = trio.current_time() < self._stored_s.get(name, 0) + self._retention_s
+        return found if is_there else None
+
+
+async def test_a_finished_order_is_known_as_long_when_the_brokers_clock_was_ahead_as_it_finished(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    await shop.process.stop()
+    shop.store.snapshots.clear()
+    shop.retention_ms = 36_000_000
+    retention_s, now_ms = shop.retention_ms / 1000, shop.store._now_ms
+    shop.store._now_ms = lambda: now_ms() + 2 * 3_600_000
+    stored_s: dict[str, float] = {}
+    lives = (("o1", 0.0), ("o2", 90.0), ("o3", retention_s + 600), ("o4", 0.0))
+    for order_id, lives_s in lives:  # Only the third reads nothing that is ahead of its time.
+        await shop.start(log=Forgetful(shop.store, retention_s, stored_s))
+        await shop.place(order_id)
+        await shop.wait_status(order_id, "confirmed")
+        await trio.sleep(lives_s)
+        await shop.process.stop()
+        shop.store._now_ms = now_ms
+    await shop.start(log=Forgetful(shop.store, retention_s, stored_s))
+    assert (await shop.place("o1")).status == "confirmed"
+
+
 async def test_a_finished_order_is_known_for_the_retention_and_then_forgotten(
     shop: Any, autojump_clock: MockClock
 ) -> None:
