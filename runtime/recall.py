@@ -13,6 +13,7 @@ from actors.actor import Actor, State
 from messages.record import (
     Change,
     Cursor,
+    SegmentRef,
     Snapshot,
     decode_snapshot,
     encode_snapshot,
@@ -25,6 +26,7 @@ STREAM_PREFIX = "ORDER"
 INTAKE = f"{STREAM_PREFIX}.created"
 JOURNALS = f"{STREAM_PREFIX}.journal"
 LETTERS = f"{STREAM_PREFIX}.dead"
+CLOCK_MARGIN_MS = 3_600_000  # By so much the clocks of a cluster's leaders may differ.
 
 
 class Address(NamedTuple):
@@ -178,8 +180,16 @@ async def recall(
 
 
 async def _load_archive(log: Log, address: Address, snapshot: Snapshot, now_ms: int) -> Archive:
-    names = [address.segment(ref.name) for ref in snapshot.segments]
-    stored = {name: await log.get_snapshot(name) for name in names}
+    stored: dict[str, bytes | None] = {}
+    for ref in snapshot.segments:
+        if ref.expires_ms <= now_ms:
+            continue  # Half of it may be gone, which looks like damage.
+        name = address.segment(ref.name)
+        try:
+            stored[name] = await log.get_snapshot(name)
+        except DamagedError:  # RETENTION takes what is stored piece by piece.
+            if not _may_be_gone(ref, now_ms):
+                raise
     return open_archive(address, snapshot, stored, now_ms)
 
 
@@ -196,7 +206,7 @@ def open_archive(
     segments: list[Segment] = []
     for ref in snapshot.segments:
         packed = stored.get(address.segment(ref.name))
-        if packed is None and ref.expires_ms <= now_ms:
+        if packed is None and _may_be_gone(ref, now_ms):
             continue  # RETENTION has taken it, and nothing in it is younger.
         if packed is None or name_of(packed) != ref.name:
             raise DamagedError(
@@ -205,3 +215,7 @@ def open_archive(
             )
         segments.append(Segment(packed, ref, is_stored=True))
     return Archive(segments)
+
+
+def _may_be_gone(ref: SegmentRef, now_ms: int) -> bool:
+    return ref.expires_ms <= now_ms + CLOCK_MARGIN_MS

@@ -15,7 +15,7 @@ from messages.record import Change, Cursor, Record, RecordError, encode_record, 
 from runtime import archive
 from runtime.log import BrokerLostError, DamagedError
 from runtime.memory import MemoryLog
-from runtime.recall import Address, Memory, keep, recall
+from runtime.recall import CLOCK_MARGIN_MS, Address, Memory, keep, recall
 
 PAYMENT = Address("payment", 0)
 ORDER = Address("order", 0)
@@ -136,8 +136,13 @@ class History:
         await keep(self.log, ORDER, taken)
         return len(taken.snapshot) + sum(len(one.packed) for one in taken.new_segments)
 
-    async def recalled(self, **how: bool) -> Memory:
-        return await recall(self.log, ORDER, self.memory.actor, **how)
+    async def recalled(self, *, with_archive: bool = True) -> Memory:
+        return await recall(self.log, ORDER, self.memory.actor, with_archive=with_archive)
+
+    async def let_be_ms(self, now_ms: int) -> None:
+        """Let the broker's clock say so, and the shard have a record of that time."""
+        self.log.store._now_ms = lambda: now_ms
+        await self.log.append(ORDER.journal, encode_record(Record("i1/1", 0, Cursor())))
 
     @property
     def segments(self) -> list[str]:
@@ -199,9 +204,63 @@ async def test_a_segment_that_is_gone_before_its_time_is_damage_and_afterwards_i
     del history.log.store.snapshots[name]
     with pytest.raises(DamagedError, match="gone"):
         await history.recalled()
-    history.log.store._now_ms = lambda: 1_000 + RETENTION_MS
-    await history.log.append(ORDER.journal, encode_record(Record("i1/1", 0, Cursor())))
+    await history.let_be_ms(1_000 + RETENTION_MS)
     assert len((await history.recalled()).archive) == 0
+
+
+class Chipped(MemoryLog):
+    """RETENTION has taken some of what each segment is stored in, and not yet what is known about it."""
+
+    fetched = 0
+
+    async def get_snapshot(self, name: str) -> bytes | None:
+        if "/" not in name:
+            return await super().get_snapshot(name)
+        self.fetched += 1
+        raise DamagedError(f"{name} is damaged")
+
+
+async def test_a_segment_that_is_due_to_go_within_the_hour_may_be_gone_in_part_or_wholly() -> None:
+    history = History()
+    history.finish(range(100), at_ms=CLOCK_MARGIN_MS)
+    await history.keep()
+    history.log = chipped = Chipped(history.log.store)
+    await history.let_be_ms(RETENTION_MS - 1)
+    with pytest.raises(DamagedError, match="damaged"):
+        await history.recalled()
+    await history.let_be_ms(RETENTION_MS)
+    assert len((await history.recalled()).archive) == 0
+    history.log = MemoryLog(history.log.store)
+    assert len((await history.recalled()).archive) == 100, "it is not passed over while it is there"
+    del history.log.store.snapshots[history.segments[0]]
+    assert len((await history.recalled()).archive) == 0
+    assert chipped.fetched == 2
+
+
+async def test_a_segment_whose_time_is_over_is_not_asked_for() -> None:
+    history = History()
+    history.finish(range(100))
+    await history.keep()
+    history.log = chipped = Chipped(history.log.store)
+    await history.let_be_ms(RETENTION_MS)
+    assert len((await history.recalled()).archive) == 0
+    assert chipped.fetched == 0
+
+
+async def test_a_segment_is_stored_anew_each_half_of_the_retention_also_by_the_next_owner() -> None:
+    history = History()
+    history.finish(range(100), at_ms=RETENTION_MS)
+    await history.keep()
+    (segment,) = history.segments
+    written: list[int] = []
+    for now_ms in range(0, RETENTION_MS + 1, RETENTION_MS // 8):
+        history.memory = await history.recalled()
+        history.memory.archive.renew(now_ms, RETENTION_MS)
+        history.log.store.snapshots.pop(segment)
+        await history.keep(now_ms)
+        written += [now_ms] if segment in history.segments else []
+        history.log.store.snapshots[segment] = next(iter(history.memory.archive._segments)).packed
+    assert written == [RETENTION_MS * 5 // 8]
 
 
 async def test_a_snapshot_of_the_first_format_is_read_and_its_archive_known() -> None:
