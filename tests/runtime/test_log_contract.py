@@ -771,6 +771,34 @@ async def test_a_put_that_died_half_way_leaves_the_old_snapshot(
     assert await log.get_snapshot("order-0") == b"old"
 
 
+async def test_what_is_put_again_unchanged_is_new_in_all_its_parts_and_there_at_every_moment(
+    real: JetStreamKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, data = await real.client(), bytes(1_000_000)
+    reader = await real.client()
+    await log.put_snapshot("order-0/ab", data)
+    stored = (await log._api.call("STREAM.INFO.OBJ_snapshots"))["state"]
+    readings = 0
+
+    def reading(request: Any) -> Any:
+        async def request_and_read(*args: Any) -> Any:
+            nonlocal readings
+            answer = await request(*args)
+            assert await reader.get_snapshot("order-0/ab") == data
+            readings += 1
+            return answer
+
+        return request_and_read
+
+    monkeypatch.setattr(log._api, "publish", reading(log._api.publish))
+    monkeypatch.setattr(log._api, "call", reading(log._api.call))
+    await log.put_snapshot("order-0/ab", data)
+    monkeypatch.undo()
+    again = (await log._api.call("STREAM.INFO.OBJ_snapshots"))["state"]
+    assert (again["messages"], again["first_seq"]) == (3, stored["last_seq"] + 1)
+    assert readings == 4  # After each of two chunks, what is known about them, and the purge.
+
+
 async def test_a_replaced_snapshot_takes_no_more_room(real: JetStreamKeeper) -> None:
     log = await real.client()
     for _ in range(3):
