@@ -11,9 +11,9 @@ root (one_for_one)
 |  |- tail            reads the log for all shards
 |  |- views           writes what the public sees
 |  `- actors (one_for_one)
-|     |- order        one_for_one over its shards: order.0, order.1, ...
+|     |- payment      one_for_one over its shards: payment.0, payment.1, ...
 |     |- inventory
-|     `- payment
+|     `- order        last, so that nothing is accepted before all that it leads to can be done
 `- door               opens when all of that has started; on a stop it closes first
 ```
 """
@@ -162,7 +162,11 @@ class System:
         return self._supervisor(Strategy.ONE_FOR_ONE, children)
 
     def _core(self) -> SupervisorSpec:
-        actors = [child_supervisor(actor, self._shards_of(actor)) for actor in self.shards.counts]
+        # Started the other way round than orders travel: else, started again and again, we would only ever accept.
+        actors = [
+            child_supervisor(actor, self._shards_of(actor))
+            for actor in reversed(self.shards.counts)
+        ]
         children = (
             ChildSpec("link", self.footing.hold, start_timeout_s=float("inf")),
             ChildSpec("tail", self.footing.run_on, (self.tail.run,)),

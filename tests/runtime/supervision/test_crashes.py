@@ -16,6 +16,7 @@ from actors.actor import Heard, States, Step
 from actors.order import OrderActor
 from runtime.config import load
 from runtime.recall import Address
+from runtime.system import System
 from runtime.tracing import Tracer, start
 from supervisors import ChildCrashed
 
@@ -115,3 +116,10 @@ async def _trace(shop: Any, tracer: Tracer) -> None:
         await trio.sleep(0.5)
     assert process.shard("order")._around.tracer is tracer
     assert Address("order", 0) in process.shards.running()
+
+
+def test_orders_are_taken_once_all_that_they_lead_to_can_be_done() -> None:
+    """Or an instance that is killed whenever it has begun to accept would accept more and more, and finish nothing."""
+    (core,) = (child for child in System(load({}, NO_FILE)).spec().children if child.id == "core")
+    (actors,) = (child for child in core.start.spec.children if child.id == "actors")
+    assert [child.id for child in actors.start.spec.children] == ["payment", "inventory", "order"]
