@@ -96,6 +96,12 @@ def test_while_two_processes_overlap_what_was_accepted_is_found(seed: int) -> No
     assert run_seed(seed).findings == ()
 
 
+def test_a_pause_outlasts_a_restart_by_as_much_as_the_clock_was_set_back() -> None:
+    outcome = run_seed(6380)
+    assert outcome.findings == ()
+    assert outcome.virtual_s > 3_600
+
+
 def test_a_run_that_goes_on_without_time_passing_is_broken_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
