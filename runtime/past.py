@@ -22,7 +22,8 @@ class Past:
     """Failures by fact. After a failure the shard takes facts one by one until it has passed the bad one."""
 
     def __init__(self) -> None:
-        self.owned_before = False
+        self.owned_seq = 0
+        """Of the newest record that we know to be ours; 0 until we own the shard."""
         self._failures: OrderedDict[Identity, list[str]] = OrderedDict()
         self._burials: OrderedDict[Identity, int] = OrderedDict()
         self._careful_until = Cursor()

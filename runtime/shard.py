@@ -48,8 +48,8 @@ from runtime.log import BrokerLostError, FencedError, Log, LogError, RefusedErro
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, Replayed, Wake, fail_asks
 from runtime.past import Past
 from runtime.recall import Address, Memory, Taken, keep
-from runtime.strangers import recall_own, set_aside
-from runtime.succession import StrangeRecordError, owner_of
+from runtime.strangers import owners_since, recall_own, set_aside
+from runtime.succession import StrangeRecordError, instance_of, owner_name
 from runtime.tail import Tail
 from runtime.tracing import Span, Tracer
 from runtime.views import Views
@@ -145,7 +145,8 @@ class Shard:
         self.mailbox = Mailbox()
         self._actor, self._around, self._past = actor, around, past
         self._hooks = ShardHooks(around.faults, address) if around.faults is not None else None
-        self._owner = f"{around.instance_id}/{incarnation}"
+        self._incarnation = incarnation
+        self._owner = ""
         self._turn = 0
         self._memory = Memory(actor)
         self._committed = Cursor()
@@ -190,6 +191,7 @@ class Shard:
                 task_status.started()
                 await self._hear()
         finally:
+            self._past.owned_seq = max(self._past.owned_seq, self._memory.seq)
             self.is_taking = False
             around.tail.leave(self.address)
             self.mailbox.close()
@@ -200,7 +202,7 @@ class Shard:
         """Append a first record, which fences off whoever owned the shard before, and recall what it knew by then."""
         around, journal = self._around, self.address.journal
         mine_seq = await self._append_first()
-        self._past.owned_before = True
+        self._past.owned_seq = mine_seq
         self._memory = await self._recall(mine_seq)
         self._refuse_to_fight(self._memory.owner)
         await check_whole(
@@ -220,17 +222,25 @@ class Shard:
         of whatever is there. Later only while nobody else has appended.
         """
         log, journal = self._around.log, self.address.journal
-        first = encode_record(Record(self._owner, self._turn, Cursor()))
         for _ in range(FENCED_TAKE_OVERS):
             newest = await log.last(journal)
-            if newest is not None:
-                self._refuse_to_fight(owner_of(newest))
+            newest_seq = newest.seq if newest is not None else 0
+            if 0 < self._past.owned_seq < newest_seq:
+                for owner in await owners_since(
+                    log, self.address, self._past.owned_seq, newest_seq
+                ):
+                    self._refuse_to_fight(owner)
             try:
-                return await log.append(journal, first, expect=newest.seq if newest else 0)
+                return await log.append(journal, self._begin(newest_seq), expect=newest_seq)
             except FencedError:
-                if self._past.owned_before:
+                if self._past.owned_seq:
                     raise
-        return await log.append(journal, first)
+        return await log.append(journal, self._begin(None))
+
+    def _begin(self, after: int | None) -> bytes:
+        """The record that an owner begins with. It knows nothing yet."""
+        self._owner = owner_name(self._around.instance_id, self._incarnation, after)
+        return encode_record(Record(self._owner, self._turn, Cursor()))
 
     async def _recall(self, mine_seq: int) -> Memory:
         try:
@@ -242,8 +252,8 @@ class Shard:
 
     def _refuse_to_fight(self, owner: str) -> None:
         """The instance that started last owns the shards. One that it has fenced off does not take them back."""
-        theirs = owner.rpartition("/")[0]
-        if self._past.owned_before and theirs not in ("", self._around.instance_id):
+        theirs = instance_of(owner)
+        if self._past.owned_seq and theirs not in ("", self._around.instance_id):
             raise SupersededError(
                 f"{self.address} is owned by instance {theirs} since; this one ({self._around.instance_id}) "
                 "stops. Run one instance on a stream"

@@ -5,6 +5,7 @@ the other side of a gap, and passing over that would lose what it says.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from actors.actor import Actor
 from messages.codec import FOREIGN_BYTES_MAX
@@ -12,7 +13,7 @@ from messages.record import Letter, RecordError, decode_letter
 from runtime.letters import DROPPED, RECORD, decision_in, letter_id_in, store_letter
 from runtime.log import Entry, Log
 from runtime.recall import LETTERS, Address, Memory, recall
-from runtime.succession import StrangeRecordError
+from runtime.succession import StrangeRecordError, Succession
 
 BurialOf = Callable[[Entry, str], tuple[Address, Letter]]
 """Who sets aside what nobody can read, for this reason, and by which letter."""
@@ -32,6 +33,19 @@ async def recall_own(
             if not await _is_dropped(log, error.entry):
                 raise
             strange.add(error.entry.seq)
+
+
+async def owners_since(log: Log, address: Address, ours: int, newest: int) -> list[str]:
+    """Who wrote what follows our record at `ours` in the journal, up to `newest`, less what is not to be believed."""
+    owners: list[str] = []
+    succession, seq = Succession(), 0
+    async with log.read(ours - 1, [address.journal]) as reader:
+        while seq < newest:
+            for entry in await reader.take():
+                seq = entry.seq
+                with suppress(StrangeRecordError):
+                    owners.append(succession.read(entry).owner)
+    return owners
 
 
 async def set_aside(

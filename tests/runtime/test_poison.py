@@ -186,13 +186,16 @@ def foreign(shop: Any, kind: str) -> bytes:
     other = [entry for entry in entries if entry.subject == ORDER_1.journal]
     own = [entry for entry in entries if entry.subject == ORDER_0.journal]
     with_states = [entry for entry in own if RawRecord(entry.payload).states]
+    begins = [entry for entry in own if RawRecord(entry.payload).turn == 0]
     match kind:
         case "rubbish":
             return b"rubbish"
         case "a mutated record":
             return mutated(with_states[-1].payload, Random(3))
-        case "a copy of an earlier record":
+        case "a copy of an earlier record" | "a copy of an earlier instance's record":
             return with_states[0].payload
+        case "a copy of an earlier instance's first record":
+            return begins[0].payload
         case "a record of another journal":
             return other[-1].payload
         case _:
@@ -205,6 +208,8 @@ def foreign(shop: Any, kind: str) -> bytes:
         "rubbish",
         "a mutated record",
         "a copy of an earlier record",
+        "a copy of an earlier instance's record",
+        "a copy of an earlier instance's first record",
         "a record of another journal",
         "an order",
     ],
@@ -217,6 +222,10 @@ async def test_a_record_that_a_stranger_put_on_a_journal_is_not_believed_and_onc
         await shop.place(f"before{number}")
     for number in range(6):
         await shop.wait_status(f"before{number}", "confirmed")
+    if "instance" in kind:
+        await shop.process.stop()
+        await shop.start("i2")
+        await shop.wait_running()
     seq = publish_raw(shop.store, ORDER_0.journal, foreign(shop, kind))
     async with trio.open_nursery() as customers:
         for number in range(6):

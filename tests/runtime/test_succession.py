@@ -61,6 +61,22 @@ def test_who_begins_knows_nothing_yet() -> None:
         succession.read(Entry(8, "ORDER.journal.order.0", begun, 0))
 
 
+def test_a_begin_is_believed_only_where_it_says_that_it_stands() -> None:
+    """So a copy of one shows, though whoever began had a name that others may have, too."""
+    entries = [
+        entry("a/1@0", 0, seq=5),
+        entry("a/1@0", 1, seq=6),
+        entry("a/1@6", 0, seq=8),  # Another process of the same name.
+        entry("b/1@8", 0, seq=9),
+        entry("a/1@6", 0, seq=11),  # The copy.
+        entry("c/1@11", 0, seq=12),  # Who came after it knew no better.
+    ]
+    with pytest.raises(StrangeRecordError, match=r"message 11 .*number 0 of a/1@6, after number 0"):
+        list(Succession().follow(entries))
+    believed = [each.seq for each, _ in Succession(strange={11}).follow(entries)]
+    assert believed == [5, 6, 8, 9, 12]
+
+
 def test_what_is_no_record_is_refused_with_its_place() -> None:
     with pytest.raises(RecordError, match=r"message 9 on ORDER.journal.x.0 .* start like a record"):
         Succession().read(Entry(9, "ORDER.journal.x.0", b"rubbish", 0))

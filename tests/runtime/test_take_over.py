@@ -7,11 +7,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from messages.record import Cursor, Record, encode_record
 from messages.routing import shard_of
 from runtime.log import FencedError, SupersededError
 from runtime.memory import MemoryLog
 from runtime.recall import Address
 from runtime.shard import FENCED_TAKE_OVERS
+from runtime.succession import owner_name
 
 T = TypeVar("T")
 
@@ -97,6 +99,23 @@ async def test_an_owner_that_was_superseded_does_not_take_the_shards_back(
         await older.ended.wait()
     assert isinstance(older.error, SupersededError)
     assert not newer.ended.is_set()
+
+
+async def test_who_was_superseded_sees_it_past_what_strangers_put_there_before_and_after(
+    shop: Any, autojump_clock: MockClock
+) -> None:
+    older, journal = shop.process, Address("order", 0).journal
+    copied = next(entry.payload for entry in shop.store.entries if entry.subject == journal)
+    strange = shop.store.append(journal, copied, None, {})
+    begun = Record(owner_name("newer", 1, strange), 0, Cursor())
+    shop.store.append(journal, encode_record(begun), strange, {})
+    for payload in (copied, b"rubbish"):
+        shop.store.append(journal, payload, None, {})
+    older.crash(Address("order", 0))
+    with trio.fail_after(5):
+        await older.ended.wait()
+    assert isinstance(older.error, SupersededError)
+    assert "owned by instance newer" in str(older.error)
 
 
 async def test_what_the_older_instance_still_had_to_show_does_not_cover_what_the_newer_shows(
