@@ -8,8 +8,9 @@ Three things keep a few bad calls from holding up the good ones:
 """
 
 import math
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -34,6 +35,14 @@ class Turn:
     since_s: float = field(default_factory=trio.current_time)
 
 
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    turn: Turn
+    is_let_in: bool = False
+    looks: trio.Event = field(default_factory=trio.Event)
+    """Set when it is let in, or should look how long it has to wait now."""
+
+
 class Slots:
     """`size` requests that are not late are under way at a time.
 
@@ -43,14 +52,12 @@ class Slots:
     def __init__(self, size: int, *, call_timeout_s: float, patience_s: float) -> None:
         self._size, self._patience_s = size, patience_s
         self._late_after_s = min(LATE_AFTER_S, call_timeout_s / 4)
-        self._begun_s: dict[object, float] = {}  # Those under way, the oldest first.
-        self._doors = {repeats: trio.StrictFIFOLock() for repeats in (False, True)}
-        self._waiting = {False: 0, True: 0}
+        self._begun_s: dict[_Waiter, float] = {}  # Those under way, the oldest first.
+        self._lines: dict[bool, deque[_Waiter]] = {False: deque(), True: deque()}
         self._firsts_in_a_row = 0
         self._unclear_in_a_row = 0
         self._seen = ""
         self._probed_s = -math.inf
-        self._changed = trio.Event()
 
     @asynccontextmanager
     async def slot(self, turn: Turn) -> AsyncIterator[None]:
@@ -59,11 +66,16 @@ class Slots:
         Raises:
             OutOfReachError: patience was over first.
         """
-        me, repeats = object(), turn.repeats
-        with self._waits(repeats):
-            async with self._doors[repeats]:
-                await self._wait_ready(turn)
-                self._begin(me, repeats)
+        me, line = _Waiter(turn), self._lines[turn.repeats]
+        line.append(me)
+        try:
+            self._let_in()
+            while not me.is_let_in:
+                await self._wait(me, is_first=line[0] is me)
+        finally:
+            if not me.is_let_in:
+                line.remove(me)
+                self._wake()
         try:
             yield
         finally:
@@ -79,37 +91,46 @@ class Slots:
             self._unclear_in_a_row = 0
             self._wake()
 
-    @contextmanager
-    def _waits(self, repeats: bool) -> Iterator[None]:
-        self._waiting[repeats] += 1
-        try:
-            yield
-        finally:
-            self._waiting[repeats] -= 1
-            self._wake()
+    def _let_in(self) -> None:
+        """All at once for whom there is a place now: calls that begin together are answered together."""
+        let_in = True
+        while let_in:
+            let_in = False
+            for repeats, line in self._lines.items():
+                if line and self._ready_s(repeats) <= trio.current_time():
+                    self._begin(line.popleft())
+                    let_in = True
+                    if line:
+                        line[0].looks.set()
 
-    def _begin(self, me: object, repeats: bool) -> None:
-        self._firsts_in_a_row = 0 if repeats else self._firsts_in_a_row + 1
-        self._begun_s[me] = trio.current_time()
+    def _begin(self, waiter: _Waiter) -> None:
+        self._firsts_in_a_row = 0 if waiter.turn.repeats else self._firsts_in_a_row + 1
+        self._begun_s[waiter] = trio.current_time()
         if self._is_out_of_reach:
             self._probed_s = trio.current_time()
+        waiter.is_let_in = True
+        waiter.looks.set()
 
-    async def _wait_ready(self, turn: Turn) -> None:
-        """Wait at the door, alone of this kind."""
-        while (until_s := self._ready_s(turn.repeats)) > trio.current_time():
+    async def _wait(self, me: _Waiter, *, is_first: bool) -> None:
+        """Wait for a change; the first in line for a moment, too."""
+        until_s = math.inf
+        if is_first:
+            until_s = self._ready_s(me.turn.repeats)
             if self._is_out_of_reach:
-                gives_up_s = turn.since_s + self._patience_s
+                gives_up_s = me.turn.since_s + self._patience_s
                 if gives_up_s <= trio.current_time():
                     raise OutOfReachError(self._seen)
                 until_s = min(until_s, gives_up_s)
-            changed = self._changed
-            with trio.move_on_at(until_s):
-                await changed.wait()
+        me.looks = trio.Event()
+        with trio.move_on_at(until_s):
+            await me.looks.wait()
+        if not me.is_let_in:
+            self._let_in()
 
     def _ready_s(self, repeats: bool) -> float:
         """When the next of this kind may begin, unless something changes."""
         is_turn_of_repetition = self._firsts_in_a_row >= FIRSTS_IN_A_ROW
-        if self._waiting[not repeats] and repeats is not is_turn_of_repetition:
+        if self._lines[not repeats] and repeats is not is_turn_of_repetition:
             return math.inf
         probe_s = self._probed_s + PROBE_EVERY_S if self._is_out_of_reach else -math.inf
         return max(probe_s, self._free_s())
@@ -129,6 +150,8 @@ class Slots:
         return self._unclear_in_a_row >= UNCLEAR_MAX
 
     def _wake(self) -> None:
-        """Let those at the doors look again."""
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+        """Something has changed: let in whom it concerns, and let the first ones look how long to wait now."""
+        self._let_in()
+        for line in self._lines.values():
+            if line:
+                line[0].looks.set()
