@@ -21,6 +21,7 @@ Every legal move:
 | needs_attention | PaymentTaken, PaymentRefused: as in reserved | | |
 | needs_attention | RetryAsked | reserved, with a new deadline | PaymentRetried |
 | rejected, cancelled | StockReserved, PaymentTaken | | OrderRejected, OrderCancelled: release it, give it back |
+| confirmed | StockReserved | | OrderRejected, to inventory alone: what is held once more is released |
 | confirmed | PaymentTaken | | OrderConfirmed, to payment alone; of another charge: OrderCancelled, give it back |
 | terminal, withdrawn | ReservationExpired | | what was missed: OrderConfirmed, OrderRejected or OrderCancelled |
 
@@ -288,6 +289,9 @@ def _after(remains: Remains, heard: Heard) -> Step:
             return _answer(Outcome.TOO_LATE, status)
         case StockReserved() if status in UNDONE:
             return Step(facts=(_decision(heard.order_id, status, heard.skus, "late"),))
+        case StockReserved():  # What it held is sold, and is on its way out before this: held again by a copy.
+            release = OrderRejected(order_id=heard.order_id, skus=heard.skus, reason="held twice")
+            return Step(facts=(release,))
         case ReservationExpired():
             return Step(facts=(_decision(heard.order_id, status, heard.skus, "late"),))
         case PaymentTaken() if status in UNDONE:
