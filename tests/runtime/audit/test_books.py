@@ -106,7 +106,7 @@ def test_a_reservation_that_nobody_gave_up_is_seen_at_rest_alone(evidence: Any) 
     report = evidence.audit()
     assert report.failed == ("I4",)
     assert any("still reserved" in one.seen for one in report.findings)
-    assert evidence.audit(quiescent=False).failed == ()
+    assert evidence.audit(quiescent=False).findings == ()
 
 
 def _forget_the_end_of_reservations(evidence: Any) -> None:
