@@ -18,6 +18,7 @@ from messages.codec import (
     message_class,
     wire_class,
 )
+from runtime.chaos.poison import mutated
 
 ALL = sorted(fact_names())
 MUTATIONS = int(os.environ.get("FUZZ_MUTATIONS", "30000"))  # Of all messages together.
@@ -32,7 +33,7 @@ def test_p22_mutations_of_a_message_are_read_or_refused_and_never_stall(name: st
     sound = [_example(name, random) for _ in range(20)]
     slow: list[bytes] = []
     for _ in range(MUTATIONS // len(ALL)):
-        payload = _mutated(random.choice(sound), random)
+        payload = mutated(random.choice(sound), random)
         began_s = time.thread_time()
         read = _read(kind, payload)
         if time.thread_time() - began_s > STALL_S:
@@ -81,24 +82,3 @@ def _value(field: FieldDescriptor, random: Random) -> object:
             return random.getrandbits(random.randint(1, 32))
         case _:
             return random.getrandbits(random.randint(1, 63))
-
-
-def _mutated(sound: bytes, random: Random) -> bytes:
-    """One to four changes of the kinds that wires and adversaries make."""
-    payload = bytearray(sound)
-    for _ in range(random.randint(1, 4)):
-        at = random.randrange(len(payload) + 1)
-        match random.randrange(6):
-            case 0 if at < len(payload):
-                payload[at] ^= 1 << random.randrange(8)
-            case 1:
-                del payload[at : at + random.randint(1, 8)]
-            case 2:
-                payload[at:at] = random.randbytes(random.randint(1, 8))
-            case 3:
-                payload[at:at] = payload[at : at + random.randint(1, 16)]
-            case 4:
-                payload[at : at + 1] = random.choice([b"\xff" * 10, b"\x80", b"\x00", b"\x7f"])
-            case _:
-                del payload[at:]
-    return bytes(payload)
