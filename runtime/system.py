@@ -32,7 +32,7 @@ from actors import ACTORS, Terms
 from runtime import vitals
 from runtime.bridge import Address as BrokerAddress
 from runtime.clock import LogClock
-from runtime.config_variables import Config
+from runtime.config_variables import SHARDS, Config
 from runtime.desk import Desk
 from runtime.edge.admin import admin_app
 from runtime.edge.public import public_app
@@ -76,7 +76,6 @@ from supervisors import (
 NEVER_RESTART = (BrokerConfigError, SupersededError, ListenError, LedgerError)
 """Faults that a restart does not cure: the process ends with 78 and says why."""
 
-SHARDS = 4  # Of an actor: enough that one slow append does not hold up the others.
 SHARD_STOP_S = 6.0  # An append under way. One that hangs has ended the process within 15 s.
 SETTLE_CALLS = 2  # Call timeouts after which a provider's silence about a charge is believed.
 

@@ -35,7 +35,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert config.embedded
     assert config.http_bind == Address("127.0.0.1", 8080)
     assert config.admin_bind == Address("127.0.0.1", 8081)
-    assert (config.order_shards, config.inventory_shards, config.payment_shards) == (4, 4, 4)
+    assert (config.order_shards, config.inventory_shards, config.payment_shards) == (2, 2, 2)
     assert (config.payment_call_timeout_s, config.payment_deadline_s) == (10, 900)
     assert (config.reservation_ttl_s, config.retention_s) == (1800, 604_800)
     assert (config.restart_intensity, config.restart_period_s) == (10, 60)

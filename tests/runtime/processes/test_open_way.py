@@ -140,7 +140,7 @@ async def test_orders_and_rubbish_from_strangers_meet_an_order_each_and_a_dead_l
 
         letters = await wire.stored("ORDER.dead.>")
         assert sorted(headers["Nats-Subject"] for _, headers in letters) == sorted(
-            f"ORDER.dead.order.{shard_of(order_id, 4)}" for order_id in GARBAGE
+            f"ORDER.dead.order.{shard_of(order_id, 2)}" for order_id in GARBAGE
         )
         assert all(headers["Orders-Reason"] for _, headers in letters)
     assert len(shop.ledger) == len(GARBAGE)
@@ -164,7 +164,7 @@ async def test_after_an_orderly_stop_a_start_needs_the_snapshots_alone(
         assert await shop.wait_ended(25) == 0
 
         await wire.keep_newest_only()
-        assert len(await wire.stored("ORDER.journal.>")) == 12
+        assert len(await wire.stored("ORDER.journal.>")) == 6
 
         shop.start()
         await shop.wait_ready()
