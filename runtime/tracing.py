@@ -95,7 +95,17 @@ class Span:
             self.end()  # Being cancelled is no failure of the order.
 
     def _as_context(self) -> Context:
-        return _context_of(self.traceparent, self.tracestate) or _NOWHERE
+        return trace.set_span_in_context(_Unparsed(self.traceparent, self.tracestate), _NOWHERE)
+
+
+class _Unparsed(trace.NonRecordingSpan):
+    """Stands for a span of which only the texts are known: few are ever looked at, and to parse them is dear."""
+
+    def __init__(self, traceparent: str, tracestate: str) -> None:
+        self._texts = traceparent, tracestate
+
+    def get_span_context(self) -> SpanContext:
+        return trace.get_current_span(_context_of(*self._texts) or _NOWHERE).get_span_context()
 
 
 class RecordedSpan(Span):
