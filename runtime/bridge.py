@@ -1,10 +1,9 @@
 """The bridge to the broker: the one place that knows asyncio, nats-py and trio-asyncio.
 
-nats-py does what is hard to get right: the handshake, TLS, credentials, pings, the parser. What is
-done for every message goes round it, because a turn of an asyncio loop under trio costs 28 us and
-nats-py spends three or more on one message: a publish is one write to the socket, and a message
-that arrives goes from the parser straight to its callback. A request with its answer crosses
-between the two worlds once each way.
+nats-py does what is hard to get right: the handshake, TLS, credentials, the parser. What is done for
+every message goes round it, because a turn of an asyncio loop under trio costs 28 us and nats-py
+spends three or more on one message: a publish is one write to the socket, and what trio reads there
+goes through the parser straight to its callback. Only where it is encrypted does asyncio read.
 
 Every connection is a client of its own and is never repaired. When it breaks, everything that
 waits on it fails at once, and the next one starts empty: nothing written to the old connection is
@@ -13,6 +12,7 @@ sent later, and no error of the server's leaves a closed client behind.
 
 import asyncio
 import importlib.util
+import os
 import re
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +26,7 @@ import structlog
 import trio
 import trio_asyncio
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
 from runtime.link import Link, Message, OnLost, OnMessage, Outgoing, Subscription
@@ -35,7 +36,7 @@ ANSWER_TIMEOUT_S = 5.0  # No fsync worth waiting for takes longer; then the outc
 CONNECT_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 2.0
 RECONNECT_WAIT_S = 0.2  # Short: shards and readers have a backoff of their own above this one.
-PING_INTERVAL_S = 3.0  # A frozen broker is given up after three of these.
+READ_BYTES_MAX = 1 << 16
 
 # nats-py ends a word at any white space, a server only at blanks and tabs: with nats-py's patterns
 # one message that anybody put on a subject with a form feed in it breaks every connection that
@@ -170,8 +171,8 @@ class Bridge:
             await self._connect(client)
             self.has_jetstream = client.has_jetstream
             self._use(client.link)
-            await client.link.ended.wait()
-            self._report(f"the connection ended: {client.last_error or client.link.why_ended}")
+            await client.carry()
+            self._report(f"the connection ended: {client.link.why_ended}")
         except _TROUBLES as trouble:
             why = client.describe(trouble)
             if not self._was_accepted and _is_refusal(trouble):
@@ -182,8 +183,7 @@ class Bridge:
             self._report(why)
         finally:
             self._use(None)
-            with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S):
-                await client.close_quietly()
+            await client.close_quietly()
         return None
 
     async def _connect(self, client: "_Client") -> None:
@@ -198,7 +198,6 @@ class Bridge:
             max_reconnect_attempts=1,
             reconnect_time_wait=RECONNECT_WAIT_S,
             connect_timeout=CONNECT_TIMEOUT_S,
-            ping_interval=PING_INTERVAL_S,
         )
         if who.needs_tls and not client.is_encrypted:
             raise _NoTlsError(0, "TLS is asked for, and the broker does not offer it")
@@ -231,36 +230,95 @@ class Bridge:
             self._link.end("the client failed")
 
 
-class _Client(Client):
-    """nats-py's client without its queues. Whatever is used of its private parts is used here."""
+class _Client(Client, asyncio.Protocol):
+    """nats-py's client, which connects; then its reading, its pings and its queues give way to a link.
+
+    Whatever is used of its private parts is used here.
+    """
 
     link: Link
+    _before: asyncio.BaseProtocol
 
     def __init__(self) -> None:
         super().__init__()
         self._noted: set[str] = set()
+        self._wire: asyncio.Transport | None = None
 
     async def open(self, **options: Any) -> None:
-        """Connect as an asyncio program would."""
+        """Connect as an asyncio program would, then take the connection over."""
         await self.connect(error_cb=self._note, allow_reconnect=False, **options)
-        assert self._reading_task is not None
-        assert self._transport is not None
-        # A write never blocks (asyncio keeps what does not fit), and the end of the reading is the
-        # one sign that comes however a connection ends.
-        self.link = Link(self._transport.write, self.max_payload)
-        self._reading_task.add_done_callback(self._on_reading_ended)
+        assert isinstance(self._transport, TcpTransport)
+        assert self._transport._io_writer is not None  # noqa: SLF001 - The one way to the socket.
+        wire = self._transport._io_writer.transport  # noqa: SLF001 - As above.
+        assert isinstance(wire, asyncio.Transport)
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            assert task is not None
+            task.cancel()
+        # A write never blocks: asyncio keeps what does not fit.
+        self.link = Link(wire.write, self.max_payload)
+        self._wire, self._before = wire, wire.get_protocol()
+        wire.set_protocol(self)
+        if wire.is_closing():
+            raise ConnectionResetError("closed by the broker")
+        if not self.is_encrypted:
+            wire.pause_reading()
+        await self._take_what_came()
 
-    def _on_reading_ended(self, task: asyncio.Task[None]) -> None:
-        """Take what it ended with, which asyncio would report when it is collected: on the next connection."""
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, _TROUBLES):
+    async def _take_what_came(self) -> None:
+        """Take in what was read behind the handshake, and nobody has looked at."""
+        assert isinstance(self._transport, TcpTransport)
+        assert isinstance(self._before, asyncio.Protocol)
+        self._before.eof_received()  # There it ends.
+        while not self._transport.at_eof():  # type: ignore[no-untyped-call]  # nats-py's has no types.
+            self.data_received(await self._transport.read(READ_BYTES_MAX))
+
+    async def carry(self) -> None:
+        """Take in what the broker sends, until the link ends."""
+        with self.link.life:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.link.ping)
+                if not self.is_encrypted:  # Else asyncio reads, decrypts and calls `data_received`.
+                    nursery.start_soon(self._read)
+
+    async def _read(self) -> None:
+        """Read from trio: by way of asyncio it takes three turns more."""
+        assert self._wire is not None
+        socket = self._wire.get_extra_info("socket")
+        while True:
+            await trio.lowlevel.wait_readable(socket)
+            try:
+                data = os.read(socket.fileno(), READ_BYTES_MAX)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                return self.link.end(str(error))
+            if not data:
+                return self.link.end("closed by the broker")
+            self.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        """Put what was read through the parser, which waits for nothing that it calls here."""
+        if self.link.has_ended:
+            return
+        try:
+            self._ps.parse(data).send(None)
+        except StopIteration:
+            pass
+        except nats.errors.Error as error:
+            self.link.end(str(error))
+        except Exception as error:  # noqa: BLE001 - Of whoever is called with a message.
             told = {"message": "the reading failed", "exception": error}
-            task.get_loop().call_exception_handler(told)
-        self.link.end("closed by the broker")
+            asyncio.get_running_loop().call_exception_handler(told)
+            self.link.end("the client failed")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the link before asyncio closes the socket, which nobody may wait for from then on."""
+        self.link.end(str(exc or "closed by the broker"))
+        self._before.connection_lost(exc)  # nats-py waits for that when it closes.
 
     @property
     def is_encrypted(self) -> bool:
-        return bool(self._server_info.get("tls_required"))  # Then nats-py has upgraded, or failed.
+        return self._wire is not None and self._wire.get_extra_info("sslcontext") is not None
 
     @property
     def has_jetstream(self) -> bool:
@@ -272,12 +330,28 @@ class _Client(Client):
 
     async def close_quietly(self) -> None:
         """Close it from trio, however far it got."""
-        if self._transport is not None:
-            with suppress(*_TROUBLES):
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True), suppress(*_TROUBLES):
+            if self._transport is not None:
                 await trio_asyncio.aio_as_trio(self.close)()
+        if self._wire is not None:
+            self._wire.abort()  # It may wait for a broker that takes nothing more.
 
     async def _note(self, error: Exception) -> None:
         self._noted.add(str(error) or type(error).__name__)
+
+    # --- what the parser calls: nothing here may wait ---
+
+    async def _process_err(self, err_msg: str) -> None:
+        if "permissions violation" in err_msg:
+            _logger.warning("broker_denied", reason=err_msg)
+        else:  # After anything else the broker hangs up.
+            self.link.end(f"the broker says {err_msg}")
+
+    async def _process_ping(self) -> None:
+        self.link.pong()
+
+    async def _process_pong(self) -> None:
+        self.link.hear_pong()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes

@@ -31,6 +31,9 @@ class Message:
         return decode_headers(self.header)
 
 
+PING_INTERVAL_S = 3.0
+PINGS_OPEN_MAX = 3
+
 Outgoing = tuple[str, bytes, Mapping[str, str] | None]  # Subject, payload, headers.
 OnMessage = Callable[[Message], None]  # Called between two reads: be quick, and do not raise.
 OnLost = Callable[[str], None]  # With the words for a BrokerLostError.
@@ -40,13 +43,15 @@ class Link:
     """What one connection carries. It is used until it ends, and never again."""
 
     def __init__(self, write: Callable[[bytes], None], payload_bytes_max: int) -> None:
-        self.ended = trio.Event()
+        self.life = trio.CancelScope()
+        """Cancelled when the link ends."""
         self.why_ended = ""
         self.payload_bytes_max = payload_bytes_max
         self._write = write
         self._on_message: dict[int, OnMessage] = {}
         self._on_lost: dict[int, OnLost] = {}
         self._asking: dict[bytes, trio.lowlevel.Task] = {}
+        self._pings_open = 0
         self._names = itertools.count(1)
         self._inbox = f"_INBOX.{uuid.uuid4().hex}"
         self.subscribe(f"{self._inbox}.answer.*", self._on_answer, lambda _: None)
@@ -54,7 +59,25 @@ class Link:
     def end(self, why: str) -> None:
         """Use it no more. The first reason counts."""
         self.why_ended = self.why_ended or why
-        self.ended.set()
+        self.life.cancel()
+
+    @property
+    def has_ended(self) -> bool:
+        return self.life.cancel_called
+
+    async def ping(self) -> None:
+        """Ask the broker for a word from time to time, and end the link when it is silent."""
+        while self._pings_open < PINGS_OPEN_MAX:
+            self._write(b"PING\r\n")
+            self._pings_open += 1
+            await trio.sleep(PING_INTERVAL_S)
+        self.end("the broker does not answer: it is frozen, or not reached any more")
+
+    def pong(self) -> None:
+        self._write(b"PONG\r\n")
+
+    def hear_pong(self) -> None:
+        self._pings_open = 0
 
     def publish(
         self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None

@@ -1,9 +1,11 @@
 """The bridge before a real server and one that misbehaves: it fails promptly and never hangs."""
 
 import asyncio
-import gc
 import json
+import shutil
+import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import pytest
 import structlog.testing
 import trio
 import trio.testing
-from nats.aio.client import Client
 
 from runtime import bridge as bridge_module
+from runtime import link as link_module
 from runtime.bridge import Address, Bridge
 from runtime.link import Message
 from runtime.log import BrokerConfigError, BrokerLostError, RefusedError
@@ -246,7 +248,7 @@ async def test_what_was_refused_while_away_is_not_sent_later(
 async def test_a_broker_that_talks_nonsense_or_hangs_up_is_connected_to_again(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, words: bytes
 ) -> None:
-    monkeypatch.setattr(bridge_module, "PING_INTERVAL_S", 0.1)
+    monkeypatch.setattr(link_module, "PING_INTERVAL_S", 0.1)
     broker = FakeBroker()
 
     async def misbehave(stream: trio.SocketStream) -> None:
@@ -266,7 +268,7 @@ async def test_a_broker_that_talks_nonsense_or_hangs_up_is_connected_to_again(
 async def test_a_frozen_broker_is_given_up(
     nats_server: Any, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge_module, "PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(link_module, "PING_INTERVAL_S", 0.05)
     bridge = await connected(nursery, nats_server.url)
     nats_server.freeze()
     with trio.fail_after(2):
@@ -287,36 +289,94 @@ async def test_a_callback_that_raises_costs_the_connection_and_not_the_bridge(
     assert (await bridge.request("nobody.here")).status == 503
 
 
-async def test_how_a_connection_ended_is_not_held_against_the_next_one(
+async def test_a_broker_that_takes_nothing_more_is_hung_up_on(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the client has something left to send, flushing that to a broken connection raises, too."""
+    """What could not be sent would keep the connection open for ever."""
+    monkeypatch.setattr(link_module, "PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(bridge_module, "CLOSE_TIMEOUT_S", 0.05)
+    hung_up = trio.Event()
 
-    async def flush_in_vain(client: Client, _: Exception) -> None:
-        assert client._transport is not None
-        client._transport.close()  # type: ignore[no-untyped-call]  # nats-py has no types there.
-        client._status = Client.CLOSED
-        raise ConnectionResetError
-
-    async def hang_up(stream: trio.SocketStream) -> None:
+    async def freeze(stream: trio.SocketStream) -> None:
         await stream.send_all(b"PONG\r\n")
-        await hanging_up.wait()
+        await trio.sleep(0.5)
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(b"PING\r\n")
+        hung_up.set()
 
-    hanging_up = trio.Event()
+    broker = FakeBroker(info={"max_payload": 1 << 26})
+    broker._behaviours = (freeze, broker.stay)
+    bridge = await connected(nursery, await broker.start(nursery))
+    bridge.publish("topic.x", bytes(1 << 25))
+    with trio.fail_after(5):
+        await hung_up.wait()
+
+
+async def test_what_comes_right_behind_the_handshake_is_heard(nursery: trio.Nursery) -> None:
+    ponged = trio.Event()
+
+    async def ask(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"PONG\r\nPING\r\n")
+        async for words in stream:
+            if b"PONG\r\n" in words:
+                ponged.set()
+
+    await connected(nursery, await FakeBroker(ask).start(nursery))
+    with trio.fail_after(2):
+        await ponged.wait()
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64])
+async def test_messages_that_come_in_pieces_are_put_together(
+    nursery: trio.Nursery, piece: int
+) -> None:
+    words = (
+        b"MSG topic.x 2 3\r\nabc\r\nPING\r\nHMSG topic.x 2 back 18 21\r\n"
+        b"NATS/1.0\r\na: b\r\n\r\nd\r\n\r\n+OK\r\nMSG topic.x 2 0\r\n\r\n"
+    )
+
+    async def send(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"PONG\r\n")
+        heard = b""
+        while b"SUB topic.x" not in heard:
+            heard += await stream.receive_some()
+        for at in range(0, len(words), piece):
+            await stream.send_all(words[at : at + piece])
+            await trio.sleep(0.0001)
+        async for _ in stream:
+            pass
+
+    bridge = await connected(nursery, await FakeBroker(send).start(nursery))
+    messages: list[Message] = []
+    bridge.subscribe("topic.x", messages.append, lambda why: None)
+    with trio.fail_after(2):
+        while len(messages) < 3:  # noqa: ASYNC110 - A test may look.
+            await trio.sleep(0.001)
+    assert messages == [
+        Message(b"topic.x", b"", b"", b"abc"),
+        Message(b"topic.x", b"back", b"NATS/1.0\r\na: b\r\n\r\n", b"d\r\n"),
+        Message(b"topic.x", b"", b"", b""),
+    ]
+
+
+async def test_what_the_broker_does_not_permit_is_said_and_the_connection_lives(
+    nursery: trio.Nursery,
+) -> None:
     broker = FakeBroker()
-    broker._behaviours = (hang_up, broker.stay)
-    url = await broker.start(nursery)
-    with structlog.testing.capture_logs() as logged:
-        async with trio.open_nursery() as running:
-            bridge = await connected(running, url)
-            monkeypatch.setattr(Client, "_process_op_err", flush_in_vain)
-            hanging_up.set()
-            with trio.fail_after(4):
-                await bridge.wait_disconnected()
-                await bridge.wait_connected()
-            running.cancel_scope.cancel()
-        gc.collect()  # Whatever nobody took is told now, if not before.
-    assert "broker_client_failed" not in {line["event"] for line in logged}
+
+    async def deny(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"PONG\r\n-ERR 'Permissions Violation for Publish to \"a\"'\r\n")
+        async for _ in stream:
+            pass
+
+    broker._behaviours = (deny,)
+    with structlog.testing.capture_logs() as logs:
+        bridge = await connected(nursery, await broker.start(nursery))
+        await trio.testing.wait_all_tasks_blocked(0.02)
+    (denied,) = [log for log in logs if log["event"] == "broker_denied"]
+    assert 'publish to "a"' in denied["reason"]
+    assert bridge.connected
 
 
 async def test_an_error_nobody_caught_costs_the_connection_and_not_the_bridge(
@@ -412,6 +472,43 @@ async def test_tls_that_is_asked_for_and_not_offered_is_a_configuration_error(
     url = nats_server.url.replace("nats://", "tls://")
     with pytest.raises(BrokerConfigError, match="does not offer it"):
         await run(Bridge(Address([url])))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the openssl command (Debian: apt-get install openssl)")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(cert)]
+    command = [openssl, "req", "-x509", *curve, "-nodes", "-days", "1", *names, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    return key, cert
+
+
+async def test_an_encrypted_connection_carries_the_same_and_ends_the_same(
+    own_nats_server: Any, nursery: trio.Nursery, certificate: tuple[Path, Path]
+) -> None:
+    key, cert = certificate
+    own_nats_server.kill()
+    tls = f'tls {{ cert_file: "{cert}", key_file: "{key}" }}'
+    own_nats_server.start(tls)
+    bridge = Bridge(Address([own_nats_server.url], tls_ca_file=cert))
+    await nursery.start(bridge.run)
+    for _ in range(2):
+        with trio.fail_after(10):
+            await bridge.wait_connected()
+            heard: list[Message] = []
+            bridge.subscribe("topic.x", heard.append, lambda why: None)
+            payload = bytes(range(256)) * 4_000
+            bridge.publish("topic.x", payload)
+            assert (await bridge.request("nobody.here")).status == 503
+            assert heard[0].payload == payload
+            own_nats_server.kill()
+            await bridge.wait_disconnected()
+            own_nats_server.start(tls)
 
 
 async def test_each_change_is_logged_once_however_long_it_lasts(
