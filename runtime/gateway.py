@@ -5,8 +5,9 @@ unknown outcome. It is repeated with the *same* idempotency key; a charge only a
 its reference, and knows of none: keys are forgotten some day, and ours may be older than we think. Nothing that the
 outside does raises here.
 
-What a reply proves is in `runtime.gateway_contract`, whose turn it is in `runtime.gateway_slots`. How requests travel
-is a `Provider`: `runtime.gateway_http`, or `runtime.simulator.Simulator` within the process.
+What a reply proves is in `runtime.gateway_contract`, whose turn it is in `runtime.gateway_slots`, and which tasks do
+this in `runtime.gateway_calls`. How requests travel is a `Provider`: `runtime.gateway_http`, or
+`runtime.simulator.Simulator` within the process.
 """
 
 import random
@@ -15,7 +16,7 @@ from typing import Protocol
 
 import trio
 
-from actors.actor import Call, CallAnswered, CallOutcome, Charge, Enquiry, Refund
+from actors.actor import CallAnswered, CallOutcome, Charge, Enquiry, Refund
 from runtime.gateway_contract import (
     NoReplyError,
     Read,
@@ -33,7 +34,7 @@ from runtime.gateway_contract import (
     refund_request,
 )
 from runtime.gateway_http import HttpProvider
-from runtime.gateway_slots import OutOfReachError, Slots, Turn
+from runtime.gateway_slots import OutOfReachError, Owed, Slots
 
 __all__ = ["Gateway", "HttpProvider", "NoReplyError", "Provider"]
 
@@ -66,53 +67,51 @@ class Gateway:
     ) -> None:
         self._provider = provider
         self._call_timeout_s = call_timeout_s
-        self._slots = Slots(
+        self.slots = Slots(
             pool_size, call_timeout_s=call_timeout_s, patience_s=PATIENCE * call_timeout_s
         )
         self._rng = rng or random.Random()  # noqa: S311  # Spreads retries, keeps no secret.
 
-    async def perform(self, key: str, call: Call, *, again: bool = False) -> CallAnswered:
-        """Answer `call` for the state under `key`. `again`: it may have been sent before, nobody knows when.
+    async def perform(self, owed: Owed) -> CallAnswered:
+        """Answer a call that has a place. It gives it up while it pauses; in the end that is left to whoever asked.
 
         A provider in trouble makes it last, at worst through some rounds of `ATTEMPTS_MAX` timeouts and their pauses.
         """
         try:
-            verdict = await self._find_out(call, again)
+            verdict = await self._find_out(owed)
         except OutOfReachError as error:
-            verdict = Verdict(CallOutcome.UNKNOWN, f"the provider is out of reach: {error}")
-        return CallAnswered(key, call, verdict.outcome, verdict.detail)
+            return unknown(owed, error)
+        return CallAnswered(owed.key, owed.call, verdict.outcome, verdict.detail)
 
-    async def _find_out(self, call: Call, again: bool) -> Verdict:
-        turn = Turn()
-        match call:
-            case Charge():
-                # A recovered charge is no repetition: it has waited for longest, and is as good as any.
-                turn.repeats = call.again
-                return await self._charge(turn, call, again or call.again)
-            case Refund():
+    async def _find_out(self, owed: Owed) -> Verdict:
+        match owed.call:
+            case Charge() as call:
+                return await self._charge(owed, call)
+            case Refund() as call:
                 read = partial(read_refund, call)
-                return _or_unknown(await self._insist(turn, refund_request(call), read))
-            case Enquiry():
-                return _or_unknown(await self._enquire(turn, call))
+                return _or_unknown(await self._insist(owed, refund_request(call), read))
+            case Enquiry() as call:
+                return _or_unknown(await self._enquire(owed, call))
 
-    async def _charge(self, turn: Turn, call: Charge, again: bool) -> Verdict:
+    async def _charge(self, owed: Owed, call: Charge) -> Verdict:
         reading: Unclear | Rejected = Unclear("not sent")
+        again = owed.again or call.again
         for pauses in range(ATTEMPTS_MAX):
             if again:
-                asked, charged = await self._ask_then_charge(turn, call)
+                asked, charged = await self._ask_then_charge(owed, call)
                 if charged is None:
                     return _or_unknown(asked, f"; before that, {reading.seen}")
                 got = charged
             else:
-                got = await self._once(turn, charge_request(call), partial(read_charge, call))
+                got = await self._send(charge_request(call), partial(read_charge, call))
             if isinstance(got, Verdict):
                 return got
-            reading, again, turn.repeats = got, True, True
+            reading, again = got, True
             if isinstance(got, Rejected):
                 break
-            await self._pause(pauses)
+            await self._pause(owed, pauses)
         # Even a rejected body is asked about: it may be the key's second, after a first that charged.
-        asked = await self._enquire(turn, call)
+        asked = await self._enquire(owed, call)
         match reading, asked:
             case Rejected(), Verdict(outcome=CallOutcome.NOT_CHARGED):
                 return Verdict(CallOutcome.DECLINED, reading.code)
@@ -121,61 +120,58 @@ class Gateway:
             case _:
                 return _or_unknown(reading, f"; asked by reference, {asked.seen}")
 
-    async def _ask_then_charge(self, turn: Turn, call: Charge) -> tuple[Reading, Reading | None]:
-        """Ask, and where nothing is charged, charge in the same slot.
+    async def _ask_then_charge(self, owed: Owed, call: Charge) -> tuple[Reading, Reading | None]:
+        """Ask, and where nothing is charged, charge in the same place.
 
-        In a slot of its own the charge would wait behind the questions of all other calls; where many calls are
+        With a place of its own the charge would wait behind the questions of all other calls; where many calls are
         recovered again and again, none would ever come to its charge.
         """
-        asked: Reading = Unclear("not asked")
-        for pauses in range(ATTEMPTS_MAX):
-            if pauses:
-                turn.repeats = True
-                await self._pause(pauses - 1)
-            async with self._slots.slot(turn):
-                asked = await self._send(enquiry_request(call), partial(read_charges, call))
-                match asked:
-                    case Verdict(outcome=CallOutcome.NOT_CHARGED) | Rejected():
-                        # One that cannot be asked is trusted to remember its keys.
-                        charge = await self._send(charge_request(call), partial(read_charge, call))
-                        return asked, charge
-            if not isinstance(asked, Unclear):
-                break
-        return asked, None
+        asked = await self._enquire(owed, call)
+        match asked:
+            case Verdict(outcome=CallOutcome.NOT_CHARGED) | Rejected():
+                # One that cannot be asked is trusted to remember its keys.
+                return asked, await self._send(charge_request(call), partial(read_charge, call))
+            case _:
+                return asked, None
 
-    async def _enquire(self, turn: Turn, call: Charge | Enquiry) -> Reading:
-        return await self._insist(turn, enquiry_request(call), partial(read_charges, call))
+    async def _enquire(self, owed: Owed, call: Charge | Enquiry) -> Reading:
+        return await self._insist(owed, enquiry_request(call), partial(read_charges, call))
 
-    async def _insist(self, turn: Turn, request: Request, read: Read) -> Reading:
+    async def _insist(self, owed: Owed, request: Request, read: Read) -> Reading:
         """Send the same request until the reply is clear or the attempts are spent."""
-        reading = await self._once(turn, request, read)
+        reading = await self._send(request, read)
         for pauses in range(ATTEMPTS_MAX - 1):
             if not isinstance(reading, Unclear):
                 break
-            turn.repeats = True
-            await self._pause(pauses)
-            reading = await self._once(turn, request, read)
+            await self._pause(owed, pauses)
+            reading = await self._send(request, read)
         return reading
 
-    async def _pause(self, pauses: int) -> None:
-        """Wait before another attempt, each time about twice as long. The slot is free meanwhile."""
+    async def _pause(self, owed: Owed, pauses: int) -> None:
+        """Wait before another attempt, each time about twice as long, and then for a place: it is free meanwhile."""
+        self.slots.leave(owed)
+        owed.repeats = True
         pause_s = min(PAUSE_MAX_S, PAUSE_MIN_S * 2**pauses)
         await trio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
-
-    async def _once(self, turn: Turn, request: Request, read: Read) -> Reading:
-        async with self._slots.slot(turn):
-            return await self._send(request, read)
+        await self.slots.wait_place(owed)
 
     async def _send(self, request: Request, read: Read) -> Reading:
-        """Send it in a slot that is ours."""
+        """Send it in a place that is ours."""
         reading: Reading = Unclear(f"no reply within {self._call_timeout_s:g} s")
         with trio.move_on_after(self._call_timeout_s):
             try:
                 reading = read(await self._provider.send(request))
             except NoReplyError as error:
                 reading = Unclear(str(error) or "no reply")
-        self._slots.note(reading.seen if isinstance(reading, Unclear) else "")
+        self.slots.note(reading.seen if isinstance(reading, Unclear) else "")
         return reading
+
+
+def unknown(owed: Owed, why: OutOfReachError) -> CallAnswered:
+    """The answer to a call for which patience was over."""
+    return CallAnswered(
+        owed.key, owed.call, CallOutcome.UNKNOWN, f"the provider is out of reach: {why}"
+    )
 
 
 def _or_unknown(reading: Reading, more: str = "") -> Verdict:

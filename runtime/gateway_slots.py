@@ -1,5 +1,7 @@
 """Who may ask the payment provider next, and whether there is a point in asking it at all.
 
+A call that waits for its first request is a value in a line; ten thousand may. One that has begun is a task.
+
 Three things keep a few bad calls from holding up the good ones:
 
 - A request whose reply is late gives its place to another one, while it waits on.
@@ -9,12 +11,16 @@ Three things keep a few bad calls from holding up the good ones:
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import trio
+
+from actors.actor import Call
+
+if TYPE_CHECKING:
+    from runtime.gateway_calls import Calls
 
 LATE_MAX = 50  # Above five hanging calls a second at ten seconds each; they are file descriptors.
 LATE_AFTER_S = 1.0  # Most providers answer sooner.
@@ -27,60 +33,71 @@ class OutOfReachError(Exception):
     """The provider has been clear about nothing for too long; the request was not sent."""
 
 
-@dataclass(slots=True)
-class Turn:
-    """How one call stands in line: since when, and whether it has been tried before."""
+@dataclass(slots=True, eq=False)
+class Owed:
+    """A call, from when it is owed until it is answered, and how it stands in line.
 
+    `again`: it may have been sent before, nobody knows when. `repeats`: it has been, and the reply was unclear.
+    """
+
+    calls: "Calls"
+    key: str
+    call: Call
+    traceparent: str = ""
+    again: bool = False
     repeats: bool = False
     since_s: float = field(default_factory=trio.current_time)
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    turn: Turn
-    is_let_in: bool = False
-    looks: trio.Event = field(default_factory=trio.Event)
-    """Set when it is let in, or should look how long it has to wait now."""
+    looks: trio.Event | None = None
+    """Where its task waits, once it has one: set when it is let in, or given up."""
 
 
 class Slots:
     """`size` requests that are not late are under way at a time.
 
-    While the provider is out of reach, a request waits for it to come back for `patience_s` at most.
+    While the provider is out of reach, a call waits for it to come back for `patience_s` at most.
     """
 
     def __init__(self, size: int, *, call_timeout_s: float, patience_s: float) -> None:
         self._size, self._patience_s = size, patience_s
         self._late_after_s = min(LATE_AFTER_S, call_timeout_s / 4)
-        self._begun_s: dict[_Waiter, float] = {}  # Those under way, the oldest first.
-        self._lines: dict[bool, deque[_Waiter]] = {False: deque(), True: deque()}
+        self._begun_s: dict[Owed, float] = {}  # Those that have a place, the oldest first.
+        self._lines: dict[bool, deque[Owed]] = {False: deque(), True: deque()}
         self._firsts_in_a_row = 0
         self._unclear_in_a_row = 0
         self._seen = ""
         self._probed_s = -math.inf
+        self._look_s = math.inf  # When those who watch look next.
+        self._sooner = trio.Event()
 
-    @asynccontextmanager
-    async def slot(self, turn: Turn) -> AsyncIterator[None]:
-        """Wait for a place, and keep it.
+    def stand(self, owed: Owed) -> None:
+        """Put a call in line; it begins at once where there is a place, and keeps it until it leaves."""
+        self._lines[owed.repeats].append(owed)
+        self._advance()
+
+    async def wait_place(self, owed: Owed) -> None:
+        """Stand in line once more, as the task that a call is by now.
 
         Raises:
             OutOfReachError: patience was over first.
         """
-        me, line = _Waiter(turn), self._lines[turn.repeats]
-        line.append(me)
-        try:
-            self._let_in()
-            while not me.is_let_in:
-                await self._wait(me, is_first=line[0] is me)
-        finally:
-            if not me.is_let_in:
-                line.remove(me)
-                self._wake()
-        try:
-            yield
-        finally:
-            del self._begun_s[me]
-            self._wake()
+        owed.looks = trio.Event()
+        self.stand(owed)
+        await owed.looks.wait()
+        if owed not in self._begun_s:
+            raise OutOfReachError(self._seen)
+
+    def leave(self, owed: Owed) -> None:
+        """Give up a call's place, if it has one."""
+        if self._begun_s.pop(owed, None) is not None:
+            self._advance()
+
+    def dismiss(self, calls: "Calls") -> None:
+        """Forget a whole shard's."""
+        for repeats, line in self._lines.items():
+            self._lines[repeats] = deque(owed for owed in line if owed.calls is not calls)
+        for owed in [owed for owed in self._begun_s if owed.calls is calls]:
+            del self._begun_s[owed]
+        self._advance()
 
     def note(self, unclear: str) -> None:
         """Say what came of a request: why it was unclear, or nothing where it was clear."""
@@ -89,43 +106,60 @@ class Slots:
             self._seen = unclear
         elif self._unclear_in_a_row:
             self._unclear_in_a_row = 0
-            self._wake()
+            self._advance()
 
-    def _let_in(self) -> None:
+    async def watch(self) -> None:
+        """Let in and give up what only time decides on. Every shard with calls does this for all, until cancelled."""
+        while True:
+            with trio.move_on_at(self._look_s):
+                await self._sooner.wait()
+            if self._look_s <= trio.current_time():
+                self._look_s = math.inf
+            self._advance()
+
+    def _advance(self) -> None:
         """All at once for whom there is a place now: calls that begin together are answered together."""
-        let_in = True
+        if not self._lines[False] and not self._lines[True]:
+            return
+        now_s, let_in = trio.current_time(), True
         while let_in:
             let_in = False
             for repeats, line in self._lines.items():
-                if line and self._ready_s(repeats) <= trio.current_time():
-                    self._begin(line.popleft())
+                if line and self._ready_s(repeats) <= now_s:
+                    self._begin(line.popleft(), now_s)
                     let_in = True
-                    if line:
-                        line[0].looks.set()
+        for line in self._lines.values():
+            while line and self._given_up_s(line[0]) <= now_s:
+                self._give_up(line.popleft())
+        look_s = min(map(self._changes_s, self._lines))
+        if look_s < self._look_s:
+            self._look_s = look_s
+            self._sooner.set()
+            self._sooner = trio.Event()
 
-    def _begin(self, waiter: _Waiter) -> None:
-        self._firsts_in_a_row = 0 if waiter.turn.repeats else self._firsts_in_a_row + 1
-        self._begun_s[waiter] = trio.current_time()
+    def _begin(self, owed: Owed, now_s: float) -> None:
+        self._firsts_in_a_row = 0 if owed.repeats else self._firsts_in_a_row + 1
+        self._begun_s[owed] = now_s
         if self._is_out_of_reach:
-            self._probed_s = trio.current_time()
-        waiter.is_let_in = True
-        waiter.looks.set()
+            self._probed_s = now_s
+        if owed.looks is None:
+            owed.calls.begin(owed)
+        else:
+            owed.looks.set()
 
-    async def _wait(self, me: _Waiter, *, is_first: bool) -> None:
-        """Wait for a change; the first in line for a moment, too."""
-        until_s = math.inf
-        if is_first:
-            until_s = self._ready_s(me.turn.repeats)
-            if self._is_out_of_reach:
-                gives_up_s = me.turn.since_s + self._patience_s
-                if gives_up_s <= trio.current_time():
-                    raise OutOfReachError(self._seen)
-                until_s = min(until_s, gives_up_s)
-        me.looks = trio.Event()
-        with trio.move_on_at(until_s):
-            await me.looks.wait()
-        if not me.is_let_in:
-            self._let_in()
+    def _give_up(self, owed: Owed) -> None:
+        if owed.looks is None:
+            owed.calls.give_up(owed, OutOfReachError(self._seen))
+        else:
+            owed.looks.set()
+
+    def _changes_s(self, repeats: bool) -> float:
+        """When time alone does something for the first in a line."""
+        line = self._lines[repeats]
+        return min(self._ready_s(repeats), self._given_up_s(line[0])) if line else math.inf
+
+    def _given_up_s(self, owed: Owed) -> float:
+        return owed.since_s + self._patience_s if self._is_out_of_reach else math.inf
 
     def _ready_s(self, repeats: bool) -> float:
         """When the next of this kind may begin, unless something changes."""
@@ -148,10 +182,3 @@ class Slots:
     @property
     def _is_out_of_reach(self) -> bool:
         return self._unclear_in_a_row >= UNCLEAR_MAX
-
-    def _wake(self) -> None:
-        """Something has changed: let in whom it concerns, and let the first ones look how long to wait now."""
-        self._let_in()
-        for line in self._lines.values():
-            if line:
-                line[0].looks.set()

@@ -15,7 +15,7 @@ lack an answer, and ask again.
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -27,7 +27,6 @@ from actors.actor import (
     NOTHING,
     Actor,
     Answer,
-    Call,
     CallAnswered,
     Due,
     Heard,
@@ -43,6 +42,7 @@ from runtime.faults import Faults, points
 from runtime.faults.hooks import ShardHooks
 from runtime.gaps import check_whole
 from runtime.gateway import Gateway
+from runtime.gateway_calls import Calls
 from runtime.letters import letter_about, order_of, store_letters
 from runtime.log import BrokerLostError, FencedError, Log, LogError, RefusedError, SupersededError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, Replayed, Wake, fail_asks
@@ -150,7 +150,7 @@ class Shard:
         self._turn = 0
         self._memory = Memory(actor)
         self._committed = Cursor()
-        self._calls: dict[str, Call] = {}
+        self._calls: Calls
         self._alarms = Alarms(around.clock)
         self._nursery: trio.Nursery
         self._is_snapshotting = False
@@ -182,14 +182,16 @@ class Shard:
             await self._hooks.reach(points.AFTER_TAKE_OVER)
         try:
             async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self._alarms.run, self.mailbox.tell)
-                self._nursery.start_soon(self._renew)
-                self._resume()
-                around.tail.join(self.address, self.mailbox, self._memory.cursor)
-                self.is_taking = True
-                self._on_taking()
-                task_status.started()
-                await self._hear()
+                calls = Calls(self._nursery, around.gateway, around.tracer, self.mailbox.tell)
+                with closing(calls) as self._calls:
+                    self._nursery.start_soon(self._alarms.run, self.mailbox.tell)
+                    self._nursery.start_soon(self._renew)
+                    self._resume()
+                    around.tail.join(self.address, self.mailbox, self._memory.cursor)
+                    self.is_taking = True
+                    self._on_taking()
+                    task_status.started()
+                    await self._hear()
         finally:
             self._past.owned_seq = max(self._past.owned_seq, self._memory.seq)
             self.is_taking = False
@@ -461,7 +463,8 @@ class Shard:
     # --- act: what the committed record says is owed ---
 
     def _act(self, group: _Group) -> None:
-        self._end_calls(group.answered)
+        for answered in group.answered:
+            self._calls.end(answered)
         for key, state in group.states.items():
             self._follow_up(key, state, resumed=key in group.again)
             if state is not None:
@@ -481,28 +484,14 @@ class Shard:
         await trio.sleep(pause_s)
         self.mailbox.tell(Wake(key))
 
-    def _end_calls(self, answered: list[CallAnswered]) -> None:
-        """A call is over when its answer has been heard, not when it has come: until then it is not issued again."""
-        for answer in answered:
-            if self._calls.get(answer.key) == answer.call:
-                del self._calls[answer.key]
-
     def _follow_up(self, key: str, state: State | None, *, resumed: bool = False) -> None:
         """Arm the deadline of a committed state, and issue the call that it owes."""
         live = state if key in self._memory.live else None
         self._alarms.set(key, live.due_ms if live else None)
         call = live.call if live else None
-        if call is not None and self._calls.get(key) != call:
-            self._calls[key] = call
-            self._nursery.start_soon(self._perform, key, call, resumed)
-
-    async def _perform(self, key: str, call: Call, resumed: bool) -> None:
-        name = f"payment {type(call).__name__}"
-        span = self._around.tracer.call(name, self._memory.traces.get(key, ""))
-        answered = await self._around.gateway.perform(key, call, again=resumed)
-        span.note({"order.id": order_of(answered), "payment.outcome": answered.outcome})
-        span.end()
-        self.mailbox.tell(answered)
+        if call is not None:
+            trace = self._memory.traces.get(key, "")
+            self._calls.issue(key, call, trace, again=resumed)
 
     # --- snapshots ---
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,13 +19,14 @@ import trio
 from betterproto import Message
 
 from actors import ACTORS, Place, Terms
-from actors.actor import Answer
+from actors.actor import Answer, Call, CallAnswered
 from actors.inventory import Stock
 from messages.generated.orders.v1 import CancelAsked, OrderCreated, OrderItem, StockCounted
 from messages.record import Envelope, Letter, RawRecord, decode_letter
 from runtime import embedded
 from runtime.clock import LogClock
 from runtime.gateway import Gateway, Provider
+from runtime.gateway_calls import Calls
 from runtime.log import SupersededError
 from runtime.mailbox import AskFailedError
 from runtime.memory import MemoryLog, MemoryStore
@@ -121,6 +122,26 @@ def own_nats_server(tmp_path: Path) -> Iterator[NatsServer]:
     yield server
     server.thaw()
     server.kill()
+
+
+async def _perform(gateway: Gateway, key: str, call: Call, *, again: bool = False) -> CallAnswered:
+    async with trio.open_nursery() as nursery:
+        answers: list[CallAnswered] = []
+
+        def tell(answered: CallAnswered) -> None:
+            answers.append(answered)
+            nursery.cancel_scope.cancel()
+
+        with closing(Calls(nursery, gateway, Tracer(), tell)) as calls:
+            calls.issue(key, call, again=again)
+            await trio.sleep_forever()
+    return answers[0]
+
+
+@pytest.fixture
+def perform() -> Callable[..., Awaitable[CallAnswered]]:
+    """Has a gateway perform one call, as a shard of its own does, and waits for the answer."""
+    return _perform
 
 
 RETENTION_MS = 7 * 86_400_000

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from actors.actor import CallOutcome, Charge, Enquiry, Refund
+from actors.actor import CallAnswered, CallOutcome, Charge, Enquiry, Refund
 from runtime import simulator_http
 from runtime.gateway import (
     ATTEMPTS_MAX,
@@ -25,6 +25,8 @@ from runtime.gateway_contract import Reply, Request
 from runtime.gateway_http import REPLY_BYTES_MAX
 from runtime.simulator import Simulator
 from runtime.simulator_ledger import Ledger
+
+Perform = Callable[..., Awaitable[CallAnswered]]
 
 CHARGE = Charge(key="o1:charge", reference="o1", amount_minor=1530, currency="GBP", token="tok_ok")
 REFUND = Refund(key="o1:refund", reference="o1", charge_id="ch_1", amount_minor=1530)
@@ -100,6 +102,7 @@ UNASKABLE = Reply(404, b"")
     ],
 )
 async def test_a_charge_insists_with_one_key_and_asks_before_each_repetition(
+    perform: Perform,
     autojump_clock: trio.testing.MockClock,
     lines: Sequence[Reply | Exception],
     sent: list[str],
@@ -108,7 +111,7 @@ async def test_a_charge_insists_with_one_key_and_asks_before_each_repetition(
 ) -> None:
     script = Script(*lines)
 
-    answer = await gateway_to(script).perform("o1", CHARGE)
+    answer = await perform(gateway_to(script), "o1", CHARGE)
 
     assert (answer.key, answer.call, answer.outcome) == ("o1", CHARGE, outcome)
     assert detail in answer.detail
@@ -117,19 +120,21 @@ async def test_a_charge_insists_with_one_key_and_asks_before_each_repetition(
 
 
 @pytest.mark.parametrize("by", ["the shard", "the state"])
-async def test_a_charge_that_may_have_been_sent_before_is_asked_about_first(by: str) -> None:
+async def test_a_charge_that_may_have_been_sent_before_is_asked_about_first(
+    perform: Perform, by: str
+) -> None:
     script = Script(LISTED)
     call = replace(CHARGE, again=by == "the state")
 
-    answer = await gateway_to(script).perform("o1", call, again=by == "the shard")
+    answer = await perform(gateway_to(script), "o1", call, again=by == "the shard")
 
     assert (answer.outcome, answer.detail) == ("captured", "ch_1")
     assert script.sent_briefly == ["GET"]
 
 
-async def test_of_many_recovered_charges_one_is_made_before_all_others_have_been_asked_about() -> (
-    None
-):
+async def test_of_many_recovered_charges_one_is_made_before_all_others_have_been_asked_about(
+    perform: Perform,
+) -> None:
     """Else a shard that is broken off again and again asks for ever, and no order comes to its end."""
     script = Script(*[NONE, CAPTURED] * 5)
     gateway = Gateway(script, call_timeout_s=10, pool_size=1)
@@ -137,12 +142,14 @@ async def test_of_many_recovered_charges_one_is_made_before_all_others_have_been
     async with trio.open_nursery() as nursery:
         for number in range(5):
             call = replace(CHARGE, key=f"o{number}:charge", reference=f"o{number}")
-            nursery.start_soon(partial(gateway.perform, f"o{number}", call, again=True))
+            nursery.start_soon(partial(perform, gateway, f"o{number}", call, again=True))
 
     assert [request.method for request in script.sent] == ["GET", "POST"] * 5
 
 
-async def test_a_provider_that_forgets_its_keys_at_once_still_charges_once() -> None:
+async def test_a_provider_that_forgets_its_keys_at_once_still_charges_once(
+    perform: Perform,
+) -> None:
     ledger = Ledger()
     forgetful = Simulator(ledger)
 
@@ -154,7 +161,7 @@ async def test_a_provider_that_forgets_its_keys_at_once_still_charges_once() -> 
     gateway = Gateway(Forgetful(), call_timeout_s=0.05, pool_size=1)
     call = replace(CHARGE, token="tok_timeout_after_charge")
 
-    answers = [await gateway.perform("o1", call, again=crashed) for crashed in (False, True)]
+    answers = [await perform(gateway, "o1", call, again=crashed) for crashed in (False, True)]
 
     assert [answer.outcome for answer in answers] == ["captured"] * 2
     assert len(ledger.captures("o1")) == 1
@@ -170,6 +177,7 @@ async def test_a_provider_that_forgets_its_keys_at_once_still_charges_once() -> 
     ],
 )
 async def test_a_refund_insists_with_one_key_and_then_stays_unknown(
+    perform: Perform,
     autojump_clock: trio.testing.MockClock,
     lines: Sequence[Reply | Exception],
     attempts: int,
@@ -177,7 +185,7 @@ async def test_a_refund_insists_with_one_key_and_then_stays_unknown(
 ) -> None:
     script = Script(*lines)
 
-    answer = await gateway_to(script).perform("o1", REFUND)
+    answer = await perform(gateway_to(script), "o1", REFUND)
 
     assert answer.outcome == outcome
     assert script.sent_briefly == ["POST o1:refund"] * attempts
@@ -192,6 +200,7 @@ async def test_a_refund_insists_with_one_key_and_then_stays_unknown(
     ],
 )
 async def test_an_enquiry_takes_nothing_and_insists(
+    perform: Perform,
     autojump_clock: trio.testing.MockClock,
     lines: Sequence[Reply | Exception],
     attempts: int,
@@ -199,18 +208,20 @@ async def test_an_enquiry_takes_nothing_and_insists(
 ) -> None:
     script = Script(*lines)
 
-    answer = await gateway_to(script).perform("o1", ENQUIRY)
+    answer = await perform(gateway_to(script), "o1", ENQUIRY)
 
     assert answer.outcome == outcome
     assert script.sent_briefly == ["GET"] * attempts
 
 
-async def test_pauses_double_and_are_spread(autojump_clock: trio.testing.MockClock) -> None:
+async def test_pauses_double_and_are_spread(
+    perform: Perform, autojump_clock: trio.testing.MockClock
+) -> None:
     pauses: list[float] = []
     for seed in range(20):
         script = Script(DOWN)
         gateway = Gateway(script, call_timeout_s=10, pool_size=1, rng=random.Random(seed))
-        await gateway.perform("o1", REFUND)
+        await perform(gateway, "o1", REFUND)
         gaps = [after - before for before, after in pairwise(script.sent_at)]
         for attempt, gap in enumerate(gaps):
             full_s = min(PAUSE_MAX_S, PAUSE_MIN_S * 2**attempt)
@@ -220,16 +231,19 @@ async def test_pauses_double_and_are_spread(autojump_clock: trio.testing.MockClo
     assert max(pauses) - min(pauses) > PAUSE_MIN_S / 4
 
 
-async def test_silence_ends_at_the_call_timeout(autojump_clock: trio.testing.MockClock) -> None:
+async def test_silence_ends_at_the_call_timeout(
+    perform: Perform, autojump_clock: trio.testing.MockClock
+) -> None:
     script = Script(SILENCE, NONE, CAPTURED)
 
-    await gateway_to(script).perform("o1", CHARGE)
+    await perform(gateway_to(script), "o1", CHARGE)
 
     waited_s = script.sent_at[1] - script.sent_at[0]
     assert 10 + PAUSE_MIN_S / 2 <= waited_s <= 10 + PAUSE_MIN_S
 
 
 async def test_no_more_requests_are_under_way_than_slots(
+    perform: Perform,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     simulator = Simulator(Ledger(), slow_s=1)
@@ -239,12 +253,13 @@ async def test_no_more_requests_are_under_way_than_slots(
     async with trio.open_nursery() as nursery:
         for n in range(6):
             slow = Charge(f"o{n}:charge", f"o{n}", 100, "GBP", "tok_slow")
-            nursery.start_soon(gateway.perform, f"o{n}", slow)
+            nursery.start_soon(perform, gateway, f"o{n}", slow)
 
     assert trio.current_time() - started_s == pytest.approx(3)
 
 
 async def test_a_call_that_pauses_leaves_its_slot_to_others(
+    perform: Perform,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     gateway = Gateway(Simulator(Ledger()), call_timeout_s=10, pool_size=1)
@@ -252,7 +267,7 @@ async def test_a_call_that_pauses_leaves_its_slot_to_others(
     took_s: dict[str, float] = {}
 
     async def charge(order_id: str, token: str) -> None:
-        await gateway.perform(order_id, Charge(order_id, order_id, 100, "GBP", token))
+        await perform(gateway, order_id, Charge(order_id, order_id, 100, "GBP", token))
         took_s[order_id] = trio.current_time() - started_s
 
     async with trio.open_nursery() as nursery:
@@ -292,29 +307,29 @@ async def over_http(
     ],
 )
 async def test_every_token_ends_in_one_charge_or_none(
-    token: str, call_timeout_s: float, outcome: str, detail: str
+    perform: Perform, token: str, call_timeout_s: float, outcome: str, detail: str
 ) -> None:
     ledger = Ledger()
     call = Charge("o1:charge", "o1", 1530, "GBP", token)
 
     async with over_http(ledger, call_timeout_s=call_timeout_s) as gateway:
-        answer = await gateway.perform("o1", call)
-        repeated = await gateway.perform("o1", call)  # As after a crash of ours.
+        answer = await perform(gateway, "o1", call)
+        repeated = await perform(gateway, "o1", call)  # As after a crash of ours.
 
     assert (answer.outcome, repeated) == (outcome, answer)
     assert answer.detail.startswith(detail)
     assert [line.id for line in ledger.lines] == ([answer.detail] if outcome == "captured" else [])
 
 
-async def test_money_goes_back_once_and_is_asked_about_by_reference() -> None:
+async def test_money_goes_back_once_and_is_asked_about_by_reference(perform: Perform) -> None:
     ledger = Ledger()
     async with over_http(ledger) as gateway:
-        nothing = await gateway.perform("o1", ENQUIRY)
-        charged = await gateway.perform("o1", CHARGE)
-        found = await gateway.perform("o1", ENQUIRY)
+        nothing = await perform(gateway, "o1", ENQUIRY)
+        charged = await perform(gateway, "o1", CHARGE)
+        found = await perform(gateway, "o1", ENQUIRY)
         refund = Refund("o1:refund", "o1", charged.detail, 1530)
-        refunds = [await gateway.perform("o1", refund) for _ in range(2)]
-        twice = await gateway.perform("o1", Refund("o1:again", "o1", charged.detail, 1))
+        refunds = [await perform(gateway, "o1", refund) for _ in range(2)]
+        twice = await perform(gateway, "o1", Refund("o1:again", "o1", charged.detail, 1))
 
     assert nothing.outcome is CallOutcome.NOT_CHARGED
     assert (found.outcome, found.detail) == (CallOutcome.CAPTURED, charged.detail)
@@ -325,21 +340,21 @@ async def test_money_goes_back_once_and_is_asked_about_by_reference() -> None:
     assert [line.kind for line in ledger.lines] == ["capture", "refund"]
 
 
-async def test_a_rejected_body_is_a_refusal_once_nothing_is_found() -> None:
+async def test_a_rejected_body_is_a_refusal_once_nothing_is_found(perform: Perform) -> None:
     ledger = Ledger()
     async with over_http(ledger) as gateway:
-        answer = await gateway.perform("o1", Charge("o1:charge", "o1", 0, "GBP", "tok_ok"))
+        answer = await perform(gateway, "o1", Charge("o1:charge", "o1", 0, "GBP", "tok_ok"))
 
     assert (answer.outcome, answer.detail) == (CallOutcome.DECLINED, "rejected_422")
     assert not ledger.lines
 
 
-async def test_connections_are_kept_and_survive_timeouts() -> None:
+async def test_connections_are_kept_and_survive_timeouts(perform: Perform) -> None:
     ledger = Ledger()
     async with over_http(ledger, call_timeout_s=0.2, pool_size=1) as gateway:
         for n in range(3):
             hanging = Charge(f"h{n}", f"h{n}", 100, "GBP", "tok_timeout_after_charge")
-            answer = await gateway.perform("x", hanging)
+            answer = await perform(gateway, "x", hanging)
             assert answer.outcome is CallOutcome.CAPTURED
 
     assert len(ledger.lines) == 3
@@ -409,12 +424,14 @@ async def test_nobody_listening_is_no_reply() -> None:
         await provider.aclose()
 
 
-async def test_the_environment_does_not_redirect_money(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_does_not_redirect_money(
+    perform: Perform, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
 
     async with over_http(Ledger()) as gateway:
-        answer = await gateway.perform("o1", CHARGE)
+        answer = await perform(gateway, "o1", CHARGE)
 
     assert answer.outcome is CallOutcome.CAPTURED

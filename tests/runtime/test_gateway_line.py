@@ -1,5 +1,6 @@
 """The client of the payment provider may be restarted under a call: the call is answered all the same, and once."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from random import Random
 
@@ -18,7 +19,7 @@ CHARGE = Charge(key="k1", reference="o1", amount_minor=500, currency="GBP", toke
 
 
 async def test_a_client_restarted_under_a_charge_costs_no_second_one(
-    nursery: trio.Nursery,
+    nursery: trio.Nursery, perform: Callable[..., Awaitable[CallAnswered]]
 ) -> None:
     ledger, line = Ledger(), Line()
     url = await nursery.start(simulator_http.serve, Simulator(ledger, slow_s=0.1))
@@ -27,7 +28,7 @@ async def test_a_client_restarted_under_a_charge_costs_no_second_one(
     answered = trio.Event()
 
     async def charge() -> None:
-        answers.append(await gateway.perform("o1", CHARGE))
+        answers.append(await perform(gateway, "o1", CHARGE))
         answered.set()
 
     async with trio.open_nursery() as calls:

@@ -1,6 +1,7 @@
 """Bad calls must not hold up good ones: late replies, repetitions, and a provider that is out of reach."""
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from random import Random
 
@@ -10,16 +11,17 @@ import trio.testing
 
 from actors.actor import CallAnswered, CallOutcome, Charge
 from runtime.gateway import PATIENCE, Gateway
+from runtime.gateway_calls import Calls
 from runtime.gateway_contract import NoReplyError, Reply, Request
 from runtime.gateway_slots import (
     FIRSTS_IN_A_ROW,
-    LATE_AFTER_S,
     LATE_MAX,
     PROBE_EVERY_S,
     UNCLEAR_MAX,
 )
 from runtime.simulator import Simulator
 from runtime.simulator_ledger import Ledger
+from runtime.tracing import Tracer
 
 CALL_TIMEOUT_S = 10
 POOL = 2
@@ -63,17 +65,14 @@ class Shop:
             outside, call_timeout_s=CALL_TIMEOUT_S, pool_size=pool_size, rng=Random(1)
         )
         self.answers: dict[str, CallAnswered] = {}
-        self.answered_s: dict[str, float] = {}
-        self._nursery = nursery
-        self._since_s = trio.current_time()
+        self.calls = Calls(nursery, self.gateway, Tracer(), self._hear)
 
     def call(self, *charges: Charge) -> None:
         for one in charges:
-            self._nursery.start_soon(self._perform, one)
+            self.calls.issue(one.reference, one)
 
-    async def _perform(self, call: Charge) -> None:
-        self.answers[call.reference] = await self.gateway.perform(call.reference, call)
-        self.answered_s[call.reference] = trio.current_time() - self._since_s
+    def _hear(self, answered: CallAnswered) -> None:
+        self.answers[answered.key] = answered
 
     @property
     def outcomes(self) -> Counter[CallOutcome]:
@@ -128,6 +127,18 @@ async def test_a_first_request_goes_before_repetitions_and_these_have_every_four
     assert turns == ("f" * FIRSTS_IN_A_ROW + "r") * 3 + "r" * (number_of_each - 3)
 
 
+async def test_a_call_whose_first_request_was_unclear_comes_after_three_first_requests(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    shop = Shop(nursery, Outside(takes_s=0.1), pool_size=1)
+
+    shop.call(charge(0, "tok_flaky"), *(charge(number) for number in range(1, 20)))
+    await trio.sleep(5)
+
+    asked = [request.method for request in shop.outside.arrived].index("GET")
+    assert FIRSTS_IN_A_ROW <= asked <= 2 * FIRSTS_IN_A_ROW
+
+
 @pytest.mark.parametrize("trouble", ["is_away", "is_silent"])
 async def test_a_provider_out_of_reach_is_asked_once_a_second_and_found_again_within_one(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, trouble: str
@@ -163,6 +174,8 @@ async def test_while_it_is_away_calls_are_answered_as_unknown_in_time(
     assert shop.outcomes == {CallOutcome.UNKNOWN: 100}
     details = Counter(answer.detail for answer in shop.answers.values())
     assert details.most_common(1)[0][0] == "the provider is out of reach: ConnectError"
+    asked_for_s = PATIENCE * CALL_TIMEOUT_S + 1
+    assert len(shop.outside.arrived) <= UNCLEAR_MAX + POOL + asked_for_s / PROBE_EVERY_S
 
 
 async def test_a_few_bad_cards_in_a_row_do_not_put_the_provider_out_of_reach(
@@ -178,15 +191,41 @@ async def test_a_few_bad_cards_in_a_row_do_not_put_the_provider_out_of_reach(
     assert shop.answers["o100"].outcome is CallOutcome.CAPTURED
 
 
-async def test_who_is_cancelled_at_the_door_leaves_it_to_the_next(
+async def test_a_shard_that_ends_leaves_its_places_and_its_turns_to_the_others(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    shop = Shop(nursery, Outside(), pool_size=1)
-    shop.call(charge(0, "tok_timeout_after_charge"))
-    await trio.testing.wait_all_tasks_blocked()
-    shop.call(replace(charge(1), again=True))
-    with trio.move_on_after(0.1):
-        await shop.gateway.perform("o2", charge(2))
-    await trio.sleep(LATE_AFTER_S)
+    shop = Shop(nursery, Outside(takes_s=1), pool_size=1)
 
-    assert set(shop.answers) == {"o1"}
+    async def shard() -> None:
+        async with trio.open_nursery() as its_own:
+            with closing(Calls(its_own, shop.gateway, Tracer(), shop.calls.end)) as calls:
+                calls.issue("ends", charge(0))
+                calls.issue("waits", charge(0))
+                await trio.sleep_forever()
+
+    for number in range(1, 11):  # Which of its tasks hears first that it is over is left to chance.
+        with trio.move_on_after(0.1):
+            await shard()
+        shop.call(charge(number))
+        await trio.sleep(1)
+
+    assert [request.key for request in shop.outside.arrived[1::2]] == [
+        f"o{number}:charge" for number in range(1, 11)
+    ]
+
+
+async def test_many_calls_wait_without_a_task_each_and_each_place_goes_to_the_next_at_once(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    shop = Shop(nursery, Outside(takes_s=0.1))
+    many = 1_000
+
+    shop.call(*(charge(number) for number in range(many)))
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(nursery.child_tasks) <= POOL + 2  # One that watches the time, one of the test.
+    await trio.sleep(0.1 * many / POOL + 0.01)
+
+    assert shop.outcomes == {CallOutcome.CAPTURED: many}
+    assert [request.key for request in shop.outside.arrived] == [
+        f"o{number}:charge" for number in range(many)
+    ]

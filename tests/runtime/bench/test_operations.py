@@ -54,14 +54,14 @@ ALONE_IN_MEMORY = {
     "task steps": 34.5,
 }
 MANY_IN_MEMORY = {
-    "records": 0.75,
+    "records": 0.55,
     "facts encoded": 6.0,
     "facts decoded": 0.0,
     "records parsed": 0.0,
     "mailbox items": 2.0,
     "views written": 1.1,
-    "task steps": 5.7,
-    "Python calls": 940.0,
+    "task steps": 3.7,
+    "Python calls": 745.0,
     "C calls": 675.0,
 }
 ALONE_ON_A_BROKER = {
