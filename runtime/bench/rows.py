@@ -1,8 +1,8 @@
 """The rows of one instance on an empty store: throughput, latency, HTTP, memory, and the channel's own cost."""
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,12 +49,17 @@ def latencies(took_ms: list[float]) -> Figures:
     }
 
 
-async def throughput(plan: Plan, environ: Mapping[str, str] | None = None) -> Figures:
-    """Orders by ask, a fixed number in flight."""
-    async with open_shop(plan, environ) as (instance, load, _):
-        before = instance.usage()
-        await load.all_at_once(plan.orders, in_flight=plan.in_flight)
-        after = instance.usage()
+async def throughput(
+    plan: Plan,
+    environ: Mapping[str, str] | None = None,
+    beside: Callable[[Path], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
+) -> Figures:
+    """Orders by ask, a fixed number in flight, with something `beside` the instance on its store."""
+    async with open_shop(plan, environ) as (instance, load, store):
+        async with beside(store):
+            before = instance.usage()
+            await load.all_at_once(plan.orders, in_flight=plan.in_flight)
+            after = instance.usage()
         await load.check()
     return {
         "in_flight": plan.in_flight,
