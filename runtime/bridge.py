@@ -122,19 +122,19 @@ class Bridge:
         *,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
+        is_shielded: bool = False,
     ) -> Message:
-        """Publish, and wait for the one answer.
+        """Publish, and wait for the one answer: `timeout_s` and a look at most, even cancelled where shielded.
 
         Raises:
             RefusedError: it cannot be published; nothing was sent.
             BrokerLostError: not connected, connected no longer, or no answer in time.
 
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if not is_shielded:
+            await trio.lowlevel.checkpoint_if_cancelled()
         link = self._connected_link()
-        with trio.move_on_after(timeout_s):
-            return await link.ask(subject, payload, headers)
-        raise BrokerLostError(f"no answer on {subject} within {timeout_s:g} s")
+        return await link.ask(subject, payload, headers, timeout_s, is_shielded=is_shielded)
 
     def publish(
         self,
@@ -277,6 +277,7 @@ class _Client(Client, asyncio.Protocol):
         with self.link.life:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.link.ping)
+                nursery.start_soon(self.link.look)
                 if not self.is_encrypted:  # Else asyncio reads, decrypts and calls `data_received`.
                     nursery.start_soon(self._read)
 

@@ -95,7 +95,7 @@ class JetStreamLog:
             check_headers(headers)
         if expect is not None:
             headers = {**(headers or {}), FENCE: str(expect)}
-        return await self._api.publish(subject, payload, headers)
+        return await self._api.publish(subject, payload, headers, is_shielded=True)
 
     @asynccontextmanager
     async def read(self, after: int, subjects: Sequence[str]) -> AsyncIterator[JetStreamReader]:

@@ -64,9 +64,14 @@ class Api:
         """Until known otherwise: then any of them answers a direct read, also one that lags behind."""
 
     async def publish(
-        self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        is_shielded: bool = False,
     ) -> int:
-        """Store one message; return its sequence once it is durable.
+        """Store one message; return its sequence once it is durable. Shielded, it is not cancelled.
 
         Raises:
             FencedError: an expected sequence in `headers` was not the newest.
@@ -74,7 +79,9 @@ class Api:
             BrokerLostError: it may or may not have been stored.
 
         """
-        message = await self.bridge.request(subject, payload, headers=headers)
+        message = await self.bridge.request(
+            subject, payload, headers=headers, is_shielded=is_shielded
+        )
         _check_served(message, subject)
         ack = _decode_ack(message.payload)
         if ack.error is not None:

@@ -44,6 +44,7 @@ class JetStreamReader:
         self._arrived: list[Entry] = []
         self._lost = ""
         self._waiter: trio.lowlevel.Task | None = None
+        self._silent_from_s = 0.0
         self._consumer = _Consumer(api, stream, self)
 
     async def open(self) -> None:
@@ -54,7 +55,8 @@ class JetStreamReader:
         self._consumer.delete()
 
     async def take(self) -> Sequence[Entry]:
-        await trio.lowlevel.checkpoint()
+        if self._arrived:
+            await trio.lowlevel.checkpoint()
         while not self._arrived:
             if self._lost:
                 raise BrokerLostError(self._lost)
@@ -86,11 +88,15 @@ class JetStreamReader:
             self._waiter = None
             return trio.lowlevel.Abort.SUCCEEDED
 
-        with trio.move_on_after(SILENCE_S) as patience:
-            self._waiter = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(give_up)
-        if patience.cancelled_caught:
+        self._waiter = trio.lowlevel.current_task()
+        self._silent_from_s = trio.current_time() + SILENCE_S
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+
+    def look(self, now_s: float) -> None:
+        """Called from time to time: see whether the consumer has been silent for too long."""
+        if self._waiter is not None and now_s > self._silent_from_s:
             self._consumer.trouble = f"not a word for {SILENCE_S:g} s"
+            self.heard(None)
 
     async def _replace_consumer(self) -> None:
         _logger.warning(
@@ -118,6 +124,7 @@ class _Consumer:
         self._subscription = self._bridge.subscribe(
             f"{self._inbox}.*", self._on_message, reader.lost
         )
+        self._subscription.watch(reader.look)
         self._delivered = 0
         self._pulls = 0
         self._left_of_pull = 0

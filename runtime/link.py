@@ -33,9 +33,11 @@ class Message:
 
 PING_INTERVAL_S = 3.0
 PINGS_OPEN_MAX = 3
+LOOK_PERIOD_S = 0.25
 
 Outgoing = tuple[str, bytes, Mapping[str, str] | None]  # Subject, payload, headers.
 OnMessage = Callable[[Message], None]  # Called between two reads: be quick, and do not raise.
+OnLook = Callable[[float], None]
 OnLost = Callable[[str], None]  # With the words for a BrokerLostError.
 
 
@@ -50,7 +52,8 @@ class Link:
         self._write = write
         self._on_message: dict[int, OnMessage] = {}
         self._on_lost: dict[int, OnLost] = {}
-        self._asking: dict[bytes, trio.lowlevel.Task] = {}
+        self._on_look: dict[int, OnLook] = {}
+        self._asking: dict[bytes, _Asking] = {}
         self._pings_open = 0
         self._names = itertools.count(1)
         self._inbox = f"_INBOX.{uuid.uuid4().hex}"
@@ -72,6 +75,19 @@ class Link:
             self._pings_open += 1
             await trio.sleep(PING_INTERVAL_S)
         self.end("the broker does not answer: it is frozen, or not reached any more")
+
+    async def look(self) -> None:
+        """Look from time to time for what has waited too long: a deadline for each wait costs more than the wait."""
+        while True:
+            await trio.sleep(LOOK_PERIOD_S)
+            now_s = trio.current_time()
+            for key, asking in list(self._asking.items()):
+                if asking.until_s <= now_s:
+                    del self._asking[key]
+                    why = f"no answer on {asking.subject} within {asking.timeout_s:g} s"
+                    _fail(asking.task, why)
+            for on_look in list(self._on_look.values()):
+                on_look(now_s)
 
     def pong(self) -> None:
         self._write(b"PONG\r\n")
@@ -104,14 +120,25 @@ class Link:
             return b"HPUB %b %b\r\n%b%b\r\n" % (address, sizes, header, payload)
         return b"PUB %b %d\r\n%b\r\n" % (address, bytes_total, payload)
 
-    async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Message:
-        """Publish, and wait for the answer for as long as it takes or the connection lasts."""
+    async def ask(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        timeout_s: float,
+        *,
+        is_shielded: bool,
+    ) -> Message:
+        """Publish, and wait for the answer, at most until the connection is lost."""
         reply = f"{self._inbox}.answer.{next(self._names)}"
         self.publish(subject, payload, reply, headers)
         key = reply.encode()
-        self._asking[key] = trio.lowlevel.current_task()
+        until_s = trio.current_time() + timeout_s
+        self._asking[key] = _Asking(trio.lowlevel.current_task(), subject, timeout_s, until_s)
 
         def give_up(_: object) -> trio.lowlevel.Abort:
+            if is_shielded:
+                return trio.lowlevel.Abort.FAILED
             del self._asking[key]
             return trio.lowlevel.Abort.SUCCEEDED
 
@@ -128,7 +155,12 @@ class Link:
     def unsubscribe(self, sid: int) -> None:
         if self._on_message.pop(sid, None) is not None:
             del self._on_lost[sid]
+            self._on_look.pop(sid, None)
             self._write(f"UNSUB {sid}\r\n".encode())
+
+    def watch(self, sid: int, on_look: OnLook) -> None:
+        if sid in self._on_message:
+            self._on_look[sid] = on_look
 
     def new_inbox(self) -> str:
         return f"{self._inbox}.{next(self._names)}"
@@ -141,16 +173,31 @@ class Link:
     def fail_all(self, why: str) -> None:
         """Tell everything that waits that this connection is over."""
         asking, self._asking = self._asking, {}
-        for task in asking.values():
-            trio.lowlevel.reschedule(task, outcome.Error(BrokerLostError(why)))
+        for asked in asking.values():
+            _fail(asked.task, why)
         self._on_message.clear()
+        self._on_look.clear()
         for on_lost in self._on_lost.values():
             on_lost(why)
 
     def _on_answer(self, message: Message) -> None:
-        task = self._asking.pop(message.subject, None)
-        if task is not None:  # Else it comes too late: nobody waits for it any more.
-            trio.lowlevel.reschedule(task, outcome.Value(message))
+        asking = self._asking.pop(message.subject, None)
+        if asking is not None:  # Else it comes too late: nobody waits for it any more.
+            trio.lowlevel.reschedule(asking.task, outcome.Value(message))
+
+
+@dataclass(slots=True)
+class _Asking:
+    """A task that waits for the answer to what it has published on `subject`."""
+
+    task: trio.lowlevel.Task
+    subject: str
+    timeout_s: float
+    until_s: float
+
+
+def _fail(task: trio.lowlevel.Task, why: str) -> None:
+    trio.lowlevel.reschedule(task, outcome.Error(BrokerLostError(why)))
 
 
 class Subscription:
@@ -159,6 +206,10 @@ class Subscription:
     def __init__(self, link: Link, sid: int) -> None:
         self._link = link
         self._sid = sid
+
+    def watch(self, on_look: OnLook) -> None:
+        """Call `on_look` every `LOOK_PERIOD_S` with the current time, for as long as this is open."""
+        self._link.watch(self._sid, on_look)
 
     def close(self) -> None:
         self._link.unsubscribe(self._sid)

@@ -15,6 +15,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+APPEND_S = 6.0  # An append ends within this time, one way or the other.
+
 
 class LogError(Exception):
     """Base of everything a log can refuse."""
@@ -93,6 +95,8 @@ class Log(Protocol):
         headers: Mapping[str, str] | None = None,
     ) -> int:
         """Store one message and return its `seq` once it is durable.
+
+        Nobody cancels it, and it ends within APPEND_S: what has been sent is stored or not, whoever still waits.
 
         `expect` is the fence: the `seq` that must be the subject's newest (0: the subject must be
         empty).

@@ -161,7 +161,7 @@ class MemoryLog:
                 await self.after_append(subject, payload)
             return seq
 
-        return await self._connection.ask(append)
+        return await self._connection.ask(append, is_shielded=True)
 
     @asynccontextmanager
     async def read(self, after: int, subjects: Sequence[str]) -> AsyncIterator["MemoryReader"]:
@@ -289,12 +289,16 @@ class _Connection:
         return await self.ask(answer)
 
     async def ask(
-        self, work: Callable[[], Awaitable[T]], *, timeout_s: float = ANSWER_TIMEOUT_S
+        self,
+        work: Callable[[], Awaitable[T]],
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        is_shielded: bool = False,
     ) -> T:
         """Do what a request does: leave (a checkpoint), be carried out, be answered in time."""
         if self.lost.is_set():
             raise BrokerLostError("not connected to the broker")
-        with trio.move_on_after(timeout_s) as scope:
+        with trio.move_on_after(timeout_s, shield=is_shielded) as scope:
             self._waits[scope] = None
             try:
                 await trio.lowlevel.checkpoint()

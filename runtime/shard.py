@@ -44,7 +44,7 @@ from runtime.gaps import check_whole
 from runtime.gateway import Gateway
 from runtime.gateway_calls import Calls
 from runtime.letters import letter_about, order_of, store_letters
-from runtime.log import BrokerLostError, FencedError, Log, LogError, RefusedError, SupersededError
+from runtime.log import FencedError, Log, LogError, RefusedError, SupersededError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, Replayed, Wake, fail_asks
 from runtime.past import Past
 from runtime.recall import Address, Memory, Taken, keep
@@ -67,7 +67,6 @@ PATIENCE_S = 0.2  # For steps that can wait: at 50 orders/s it saves a third of 
 CURSOR_LAG_MAX = (
     10_000  # Entries read without a record of ours, after which the cursor alone is worth one.
 )
-APPEND_GRACE_S = 6.0  # An append under way is not cancelled: its own time-out is shorter.
 FENCED_TAKE_OVERS = (
     3  # At a read and an append each, an owner has to be busy to be ahead of all of them.
 )
@@ -444,14 +443,7 @@ class Shard:
             )
             payload = encode_record(record)
             around.tail.say(payload, group.facts)
-            with trio.CancelScope(
-                shield=True, deadline=trio.current_time() + APPEND_GRACE_S
-            ) as patience:
-                memory.seq = await around.log.append(
-                    self.address.journal, payload, expect=memory.seq
-                )
-            if patience.cancelled_caught:
-                raise BrokerLostError(f"no answer to an append within {APPEND_GRACE_S:g} s")
+            memory.seq = await around.log.append(self.address.journal, payload, expect=memory.seq)
             if self._hooks is not None:
                 await self._hooks.around_append(points.AFTER_APPEND, group.facts, group.changes)
             memory.unsaved += 1

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
 
+import trio
+
 from actors.actor import Answer, Charge, Enquiry, Refund
 from runtime.bridge import Address as BrokerAddress
 from runtime.bridge import Bridge
@@ -19,7 +21,7 @@ from runtime.faults.points import Point
 from runtime.gateway import NoReplyError, Provider
 from runtime.gateway_contract import Reply, Request
 from runtime.link import Message, OnLost, OnMessage, Subscription
-from runtime.log import BrokerLostError, Entry, FencedError, Log, Reader
+from runtime.log import APPEND_S, BrokerLostError, Entry, FencedError, Log, Reader
 from runtime.recall import JOURNALS
 
 
@@ -56,6 +58,13 @@ class FaultyLog:
         *,
         expect: int | None = None,
         headers: Mapping[str, str] | None = None,
+    ) -> int:
+        with trio.move_on_after(APPEND_S, shield=True):
+            return await self._append(subject, payload, expect, headers)
+        raise BrokerLostError(f"no answer to an append within {APPEND_S:g} s (injected)")
+
+    async def _append(
+        self, subject: str, payload: bytes, expect: int | None, headers: Mapping[str, str] | None
     ) -> int:
         effect = await self._at_append(points.BEFORE_LOG_APPEND, subject, payload)
         if effect is Effect.DROP:

@@ -10,11 +10,12 @@ import trio
 import trio.testing
 import trio_asyncio
 
-from runtime import jetstream_reader, jetstream_snapshots, memory
+from runtime import jetstream_reader, jetstream_snapshots, link, memory
 from runtime.bridge import Address, Bridge
 from runtime.jetstream import CLAIM, JetStreamLog, Layout, StreamMismatchError
 from runtime.jetstream_api import Api
 from runtime.log import (
+    APPEND_S,
     BrokerConfigError,
     BrokerLostError,
     DamagedError,
@@ -31,6 +32,8 @@ STREAMS = ("ORDERS", "KV_orders", "OBJ_snapshots")
 
 
 class MemoryKeeper:
+    defaults = memory._Connection.ask.__kwdefaults__
+
     def __init__(self) -> None:
         self._store = MemoryStore()
         self._clients: list[MemoryLog] = []
@@ -42,6 +45,13 @@ class MemoryKeeper:
     async def expire_all(self) -> None:
         self._store.expire(len(self._store.entries))
 
+    async def fall_silent(self) -> None:
+        async def wait(*_: Any) -> None:
+            await trio.sleep_forever()
+
+        for client in self._clients:
+            client.before_append = wait
+
     async def crash(self) -> None:
         for client in self._clients:
             client.disconnect()
@@ -52,6 +62,8 @@ class MemoryKeeper:
 
 
 class JetStreamKeeper:
+    defaults = Bridge.request.__kwdefaults__
+
     def __init__(self, server: Any, nursery: trio.Nursery) -> None:
         self.server = server
         self.bridges: list[Bridge] = []
@@ -89,6 +101,9 @@ class JetStreamKeeper:
         while answer["state"]["messages"]:
             await trio.sleep(0.02)
             answer = await api.call("STREAM.INFO.ORDERS")
+
+    async def fall_silent(self) -> None:
+        self.server.freeze()
 
     async def crash(self) -> None:
         self.server.kill()
@@ -211,6 +226,25 @@ async def test_of_two_owners_at_once_exactly_one_wins(keeper: Any, log: Log) -> 
         for client in clients:
             nursery.start_soon(own, client)
     assert sorted(outcomes) == ["fenced", "won"]
+
+
+async def test_nobody_cancels_an_append(log: Log) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        seq = await log.append("ORDER.journal.order.0", b"", expect=0)
+        await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert seq == await log.last_seq() == 1
+
+
+async def test_an_append_that_nobody_answers_ends_in_time_even_cancelled(
+    keeper: Any, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert keeper.defaults["timeout_s"] + link.LOOK_PERIOD_S < APPEND_S
+    monkeypatch.setitem(keeper.defaults, "timeout_s", 0.05)
+    await keeper.fall_silent()
+    with trio.move_on_after(0.01), pytest.raises(BrokerLostError, match="no answer"):
+        await log.append("ORDER.journal.order.0", b"")
 
 
 async def test_times_never_go_back_and_are_the_same_however_an_entry_is_read(log: Log) -> None:
@@ -601,7 +635,8 @@ async def test_a_consumer_that_falls_silent_is_replaced(
     monkeypatch.setattr(jetstream_reader, "SILENCE_S", 0.1)
     log = await real.client()
     async with log.read(0, ["ORDER.>"]) as reader:
-        reader._consumer._subscription.close()
+        sid = reader._consumer._subscription._sid
+        real.bridges[0]._link._on_message[sid] = lambda message: None  # type: ignore[union-attr]
         await log.append("ORDER.journal.order.0", b"unheard")
         with trio.fail_after(2):
             assert payloads(await reader.take()) == [b"unheard"]

@@ -7,6 +7,7 @@ import pytest
 import structlog
 import trio
 import trio.lowlevel
+from trio.testing import MockClock
 
 from actors import Terms
 from actors.actor import Outcome
@@ -27,7 +28,7 @@ from runtime.faults.seams import (
 from runtime.gateway import NoReplyError
 from runtime.gateway_contract import Request
 from runtime.jetstream import JetStreamLog, Layout
-from runtime.log import BrokerLostError
+from runtime.log import APPEND_S, BrokerLostError
 from runtime.mailbox import Delivery, Mailbox
 from runtime.memory import MemoryLog, MemoryStore
 from runtime.recall import INTAKE, JOURNALS, Address
@@ -86,6 +87,16 @@ async def test_a_lost_append_was_not_stored_and_one_whose_answer_is_lost_was(
     assert len(store.entries) == stored
     await log.append(JOURNAL, b"2", expect=stored)
     assert len(store.entries) == stored + 1
+
+
+async def test_an_append_that_hangs_ends_in_time_even_cancelled(
+    loose: Faults, autojump_clock: MockClock
+) -> None:
+    log = breakable_log(MemoryLog(), loose)
+    loose.inject("log.before-append", "hang")
+    with trio.move_on_after(1), pytest.raises(BrokerLostError, match="no answer"):
+        await log.append(JOURNAL, b"1", expect=0)
+    assert trio.current_time() == pytest.approx(APPEND_S)
 
 
 async def test_a_doubled_append_is_stored_once_where_it_is_fenced_and_twice_where_not(
@@ -227,9 +238,9 @@ async def test_a_doubled_request_is_one_order(
 
 @pytest.mark.parametrize("action", ["drop", "duplicate"])
 async def test_a_reader_notices_a_record_that_the_wire_has_lost_or_doubled(
-    nats_server: Any, loose: Faults, nursery: trio.Nursery, action: str
+    own_nats_server: Any, loose: Faults, nursery: trio.Nursery, action: str
 ) -> None:
-    bridge = breakable_bridge(BrokerAddress([nats_server.url]), "i1", loose)
+    bridge = breakable_bridge(BrokerAddress([own_nats_server.url]), "i1", loose)
     await nursery.start(bridge.run)
     with trio.fail_after(10):
         await bridge.wait_connected()
