@@ -21,16 +21,18 @@ from dataclasses import dataclass
 from actors.actor import Actor
 from actors.inventory import InventoryActor
 from actors.order import OrderActor
+from actors.order_check import LINES_MAX
 from actors.payment import PaymentActor
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The business terms that the actors decide by, in milliseconds."""
+    """The business terms that the actors decide by."""
 
     reservation_ttl_ms: int = 30 * 60_000
     payment_deadline_ms: int = 15 * 60_000
     payment_settle_ms: int = 20_000
+    order_lines_max: int = LINES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,9 @@ class Place:
 
 
 ACTORS: dict[str, Callable[[Terms, Place], Actor]] = {
-    "order": lambda terms, _: OrderActor(reservation_ttl_ms=terms.reservation_ttl_ms),
+    "order": lambda terms, _: OrderActor(
+        reservation_ttl_ms=terms.reservation_ttl_ms, lines_max=terms.order_lines_max
+    ),
     "inventory": lambda terms, place: InventoryActor(
         shard=place.shard, shards=place.shards, reservation_ttl_ms=terms.reservation_ttl_ms
     ),

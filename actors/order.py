@@ -47,7 +47,7 @@ from actors.actor import (
     Step,
     View,
 )
-from actors.order_check import find_fault
+from actors.order_check import LINES_MAX, find_fault
 from actors.order_state import (
     CODES,
     TERMINAL,
@@ -86,7 +86,10 @@ DEADLINE_PASSED = "deadline_passed"
 
 
 class OrderActor:
-    """Hears what happens to orders; `reservation_ttl_ms` is how long one may stay undecided."""
+    """Hears what happens to orders.
+
+    `reservation_ttl_ms` is how long one may stay undecided, `lines_max` how many lines a new one may have.
+    """
 
     name: ClassVar[str] = "order"
     hears: ClassVar[Mapping[type[Message], KeysOf]] = dict.fromkeys(
@@ -108,8 +111,9 @@ class OrderActor:
     states: ClassVar[Any] = OrderState
     view: ClassVar[View] = staticmethod(view)
 
-    def __init__(self, *, reservation_ttl_ms: int) -> None:
+    def __init__(self, *, reservation_ttl_ms: int, lines_max: int = LINES_MAX) -> None:
         self._ttl_ms = reservation_ttl_ms
+        self._lines_max = lines_max
 
     def react(self, states: States, heard: Heard, now_ms: int) -> Step:
         """One order's next state, what it owes the others, and the answer if one was asked."""
@@ -130,7 +134,7 @@ class OrderActor:
                 raise TypeError(f"order {order_id} has a state of type {type(unexpected).__name__}")
 
     def _open(self, created: OrderCreated, now_ms: int) -> Step:
-        fault = find_fault(created)
+        fault = find_fault(created, self._lines_max)
         status = OrderStatus.REJECTED if fault else OrderStatus.PENDING
         state = OrderState(
             order_id=created.order_id,

@@ -22,7 +22,9 @@ from messages.generated.orders import v1
 from messages.wire import WireError, check_wire
 
 PACKAGE = "orders.v1"
-FOREIGN_BYTES_MAX = 64 * 1024  # An order of 100 lines is 6 KB; ten times that is nobody's order.
+FOREIGN_BYTES_MAX = (
+    128 * 1024
+)  # An order of 1,000 lines with the longest SKUs is 90 KB; a usual one takes 150 bytes.
 
 M = TypeVar("M", bound=betterproto.Message)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import platformdirs
 
+from actors.order_check import LINES_LIMIT, LINES_MAX
 from runtime import config_parsers as parse
 from runtime.config_parsers import Address
 
@@ -185,6 +186,13 @@ class Config:
     payment_deadline_s: float = _env("PAYMENT_DEADLINE", parse.duration, "15m", "the whole payment")
     reservation_ttl_s: float = _env(
         "RESERVATION_TTL", parse.duration, "30m", "how long stock stays reserved for an order"
+    )
+
+    order_lines_max: int = _env(
+        "ORDER_LINES_MAX",
+        parse.integer(1, LINES_LIMIT),
+        str(LINES_MAX),
+        "lines of one order; with more than 256 of them request bodies may be larger than 64 KiB",
     )
 
     restart_intensity: int = _env(

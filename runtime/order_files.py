@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any
 
+from actors.order_check import LINES_LIMIT
 from runtime import retail
 from runtime.edge.bodies import new_order
 from runtime.edge.problems import Problem
@@ -91,7 +92,8 @@ def _json_order(line_no: int, line: bytes, name: str) -> Placement | Skip:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         return Skip(line_no, "", BadLine.BAD_KEY, "send 1 to 255 visible ASCII characters")
     try:
-        new_order(json.dumps(body).encode(), order_id="")  # Only its judgement is wanted here.
+        # Only its judgement is wanted here. How many lines are too many, the instance alone knows.
+        new_order(json.dumps(body).encode(), order_id="", lines_max=LINES_LIMIT)
     except Problem as problem:
         return Skip(line_no, key, BadLine.INVALID, _told(problem))
     return Placement(line_no, key, body)

@@ -35,6 +35,7 @@ from runtime.clock import LogClock
 from runtime.config_variables import SHARDS, Config
 from runtime.desk import Desk
 from runtime.edge.admin import admin_app
+from runtime.edge.limits import Limits
 from runtime.edge.public import public_app
 from runtime.edge.server import ListenError, serve
 from runtime.embedded import EmbeddedServer
@@ -254,8 +255,11 @@ class System:
         try:
             with self._public:
                 desk = breakable_desk(self.desk, self.injector)
-                app = public_app(desk, tenant_header=self.config.tenant_header)
-                await serve(app, str(self.config.http_bind), task_status=task_status)
+                tenant_header, lines_max = self.config.tenant_header, self.config.order_lines_max
+                app = public_app(desk, tenant_header=tenant_header, lines_max=lines_max)
+                limits = Limits.of_lines(lines_max)
+                bind = str(self.config.http_bind)
+                await serve(app, bind, limits=limits, task_status=task_status)
         finally:
             self._public_closed.set()
 
@@ -313,6 +317,7 @@ def terms_of(config: Config) -> Terms:
         reservation_ttl_ms=int(config.reservation_ttl_s * 1000),
         payment_deadline_ms=int(config.payment_deadline_s * 1000),
         payment_settle_ms=int(config.payment_call_timeout_s * SETTLE_CALLS * 1000),
+        order_lines_max=config.order_lines_max,
     )
 
 

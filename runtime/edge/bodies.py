@@ -1,9 +1,18 @@
 """Request bodies: JSON in, our own valid values out, or a Problem that names every fault at once."""
 
 from collections import Counter
+from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from actors.inventory import ON_HAND_MAX
@@ -70,6 +79,15 @@ class PlaceOrder(Strict):
     total_minor: Minor | None = None
 
 
+@cache
+def place_order_of(lines_max: int) -> type[PlaceOrder]:
+    """An order that may have so many lines."""
+    items = Annotated[list[Item], Field(min_length=1, max_length=lines_max)]
+    return create_model(
+        "PlaceOrder", __base__=PlaceOrder, __doc__=PlaceOrder.__doc__, items=(items, ...)
+    )
+
+
 class InjectFault(Strict):
     """A fault to arm: where, what, for whom (all that the point carries), how often, how long. `Fault` says more."""
 
@@ -96,12 +114,12 @@ StockLevels = TypeAdapter(
 )
 
 
-def new_order(body: bytes, order_id: str) -> NewOrder:
+def new_order(body: bytes, order_id: str, lines_max: int = LINES_MAX) -> NewOrder:
     """The order that a client asks for."""
     raw = parse_body(body)
     faults = _contradictions(raw)
     try:
-        asked = PlaceOrder.model_validate(raw)
+        asked = place_order_of(lines_max).model_validate(raw)
     except ValidationError as error:
         faults = [*map(fault_of, error.errors(include_url=False, include_input=False)), *faults]
     if faults:

@@ -1,8 +1,10 @@
 """How much, and for how long, the edge puts up with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 KIB = 1024
+LINE_BYTES_MAX = 256  # Of an order's JSON: its longest fields, and room for white space.
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,13 @@ class Limits:
     write_s: float = 10.0  # For the client to take what it is sent.
     linger_s: float = 1.0  # Time to read our last words before the connection is reset.
     grace_s: float = 5.0  # For requests under way when the server stops.
+
+    @classmethod
+    def of_lines(cls, lines_max: int) -> Self:
+        """The limits of a shop whose orders may have so many lines."""
+        usual = cls()
+        bytes_max = max(usual.body_bytes_max, lines_max * LINE_BYTES_MAX)
+        return replace(usual, body_bytes_max=bytes_max)
 
     @property
     def head_bytes_max(self) -> int:

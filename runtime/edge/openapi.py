@@ -6,7 +6,7 @@ import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from runtime.edge.bodies import InjectFault, PlaceOrder
+from runtime.edge.bodies import InjectFault, PlaceOrder, place_order_of
 from runtime.edge.problems import MEDIA_TYPE
 from runtime.edge.schemas import (
     ADMIN_ANSWERS,
@@ -37,7 +37,7 @@ _PROBLEMS = {
     405: "This path does not take this method.",
     408: "The body did not arrive in time.",
     409: "Too late; `state` says what the order is.",
-    413: "The body is larger than 64 KiB.",
+    413: "The body is larger than 64 KiB, and than 256 bytes for each line that an order may have.",
     414: "The URL is longer than 8 KiB.",
     415: "The body is not application/json in UTF-8, or is encoded.",
     422: "`errors` names every fault of the body; or the key belongs to an order with another body.",
@@ -245,7 +245,7 @@ def _document(title: str, paths: Json, models: tuple[type[BaseModel], ...]) -> b
     )
 
 
-def public(tenant_header: str | None) -> bytes:
+def public(tenant_header: str | None, lines_max: int) -> bytes:
     """The document of the public address; a header that names the tenant is a parameter of placing an order."""
     place = _PLACE
     if tenant_header is not None:
@@ -256,7 +256,9 @@ def public(tenant_header: str | None) -> bytes:
             required=True,
         )
         place = {**_PLACE, "parameters": [tenant, *_PLACE["parameters"]]}
-    return _document("Orders", {**_PATHS, "/orders": {"post": place}}, (PlaceOrder, *ANSWERS))
+    return _document(
+        "Orders", {**_PATHS, "/orders": {"post": place}}, (place_order_of(lines_max), *ANSWERS)
+    )
 
 
 ADMIN = _document("Orders, for operators", _ADMIN_PATHS, (Levels, Accepted, *ADMIN_ANSWERS))

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from actors.actor import Outcome
+from actors.order_check import LINES_MAX
 from actors.order_state import TERMINAL, OrderStatus
 from runtime.desk_types import (
     OrderDesk,
@@ -45,11 +46,15 @@ T = TypeVar("T")
 
 
 def public_app(
-    desk: OrderDesk, *, answer_within_s: float = ANSWER_WITHIN_S, tenant_header: str | None = None
+    desk: OrderDesk,
+    *,
+    answer_within_s: float = ANSWER_WITHIN_S,
+    tenant_header: str | None = None,
+    lines_max: int = LINES_MAX,
 ) -> Starlette:
     """The application for HTTP_BIND; `tenant_header` names the header that says whose an order is."""
-    orders = _Orders(desk, answer_within_s, tenant_header)
-    document = openapi.public(tenant_header)
+    orders = _Orders(desk, answer_within_s, tenant_header, lines_max)
+    document = openapi.public(tenant_header, lines_max)
 
     async def describe(_: Request) -> Response:
         return json_bytes(document)
@@ -71,16 +76,19 @@ def public_app(
 
 
 class _Orders:
-    def __init__(self, desk: OrderDesk, answer_within_s: float, tenant_header: str | None) -> None:
+    def __init__(
+        self, desk: OrderDesk, answer_within_s: float, tenant_header: str | None, lines_max: int
+    ) -> None:
         self._desk = desk
         self._within_s = answer_within_s
         self._tenant_header = tenant_header
+        self._lines_max = lines_max
 
     async def place(self, request: Request) -> Response:
         require_json(request)
         order_id = order_id_for(idempotency_key(request), tenant(request, self._tenant_header))
         self._desk.admit(order_id)
-        order = new_order(await request.body(), order_id)
+        order = new_order(await request.body(), order_id, self._lines_max)
         placed = await self._soon(self._desk.place(order, traceparent=traceparent(request)))
         if placed.outcome is not Outcome.DONE:
             raise _refused(placed)

@@ -41,6 +41,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (config.restart_intensity, config.restart_period_s) == (10, 60)
     assert (config.restart_backoff_min_s, config.restart_backoff_max_s) == (0.1, 5)
     assert (config.shutdown_grace_s, config.worker_pool_size) == (20, 10)
+    assert config.order_lines_max == 100
     assert (config.faults, config.insecure, config.stream_replicas) == (False, False, 1)
     assert (config.app_env, config.log_level) == (AppEnv.DEVELOPMENT, LogLevel.INFO)
     assert config.log_format is None

@@ -111,7 +111,7 @@ GARBAGE: Mapping[str, bytes] = {
     "short": created("short")[:-3],
     "noise": b"\xff" * 300,
     "another": created("elsewhere"),
-    "huge": created("huge", customer_id="x" * 70_000),
+    "huge": created("huge", customer_id="x" * 140_000),
     "no_order.id": created("no_order.id"),
 }
 
