@@ -316,7 +316,7 @@ def bench(
         int, typer.Option(min=1, help="Unfinished orders, for memory and recovery.")
     ] = 10_000,
     until: Annotated[
-        int, typer.Option(min=1_000, help="Finished orders, for growth and recovery.")
+        int, typer.Option(min=1_000, help="Finished orders at the end of growth.")
     ] = 100_000,
     pairs: Annotated[int, typer.Option(min=1, help="Paired runs, for the ratios.")] = 5,
     picture: Annotated[

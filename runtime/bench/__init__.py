@@ -3,7 +3,7 @@
 | module | what it is for |
 |---|---|
 | `rows` | throughput, intake, latency, http, memory, channel: a minute together |
-| `curves` | growth, lines, recovery: minutes to an hour, by `--until` |
+| `curves` | recovery and lines: half a minute; growth: by `--until`, ten minutes for a million |
 | `pairs` | what tracing and failpoints cost, as paired ratios |
 | `load`, `http_load`, `goods` | orders, and how they are placed: over the channel, by the open way, over HTTP |
 | `measured`, `frames` | the measured process as the load sees it, and the channel between them |

@@ -28,6 +28,7 @@ from runtime.collector import tune_collector
 from runtime.config import load
 from runtime.desk import read_stock
 from runtime.gateway_contract import Reply, Request
+from runtime.log import Log
 from runtime.mailbox import Ask
 from runtime.system import NEVER_RESTART, System
 from supervisors import ChildSpec, run
@@ -54,11 +55,37 @@ class Till:
         return Reply(201, b'{"id":"ch_%d","status":"captured"}' % self.charges)
 
 
+class Stored:
+    """Times the objects that snapshots are made of, on their way into the log."""
+
+    def __init__(self, log: Log) -> None:
+        self._took_ms: list[float] = []
+        self._sizes: list[int] = []
+        self._put = log.put_snapshot
+        log.put_snapshot = self.put  # type: ignore[method-assign]  # The product need not know that it is measured.
+
+    async def put(self, name: str, data: bytes) -> None:
+        started_s = time.perf_counter()
+        await self._put(name, data)
+        self._took_ms.append((time.perf_counter() - started_s) * 1e3)
+        self._sizes.append(len(data))
+
+    def tell(self) -> Mapping[str, float]:
+        """About those since the last time."""
+        told = {
+            "snapshot_objects": len(self._sizes),
+            "snapshot_mb": round(sum(self._sizes) / 1e6, 3),
+            "snapshot_object_ms_max": round(max(self._took_ms, default=0), 1),
+        }
+        self._took_ms, self._sizes = [], []
+        return told
+
+
 class Counter:
     """Takes what comes over the channel, and tells what became of it: a child of the root, started last."""
 
-    def __init__(self, system: System, till: Till, socket_path: str) -> None:
-        self._system, self._till, self._path = system, till, socket_path
+    def __init__(self, system: System, till: Till, stored: Stored, socket_path: str) -> None:
+        self._system, self._till, self._stored, self._path = system, till, stored, socket_path
         self._outbox = bytearray()
         self._filled = trio.Event()
         self._over: list[AbstractContextManager[None]] = []
@@ -144,10 +171,14 @@ class Counter:
     async def _hold_till(self) -> None:
         self._till.opened = trio.Event()
 
+    async def _tell_snapshots(self) -> Any:
+        return self._stored.tell()
+
     _commands: ClassVar[Mapping[str, Callable[["Counter"], Any]]] = {
         "fill shelves": _fill_shelves,
         "count sold": _count_sold,
         "hold till": _hold_till,
+        "tell snapshots": _tell_snapshots,
     }
 
     # --- what goes out ---
@@ -177,7 +208,7 @@ def main(socket_path: str) -> int:
     tracer = tracing.start(config)
     till = Till()
     system = System(config, tracer, provider=till)
-    counter = Counter(system, till, socket_path)
+    counter = Counter(system, till, Stored(system.log), socket_path)
     spec = system.spec()
     tune_collector()
     try:

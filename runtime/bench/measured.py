@@ -39,17 +39,23 @@ class InstanceDiedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU seconds so far, of the instance and of its broker; and the instance's resident memory."""
+    """CPU seconds so far, of the instance and of its broker; and the resident memory of both."""
 
     at_s: float
     runtime_s: float
     broker_s: float
     rss_mb: float
+    broker_rss_mb: float
 
     @classmethod
     def now(cls, pid: int, broker_pid: int) -> Self:
-        rss_mb = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB
-        return cls(time.perf_counter(), cpu_s(pid), cpu_s(broker_pid), rss_mb)
+        memory = rss_mb(pid), rss_mb(broker_pid)
+        return cls(time.perf_counter(), cpu_s(pid), cpu_s(broker_pid), *memory)
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB
 
 
 def cpu_s(pid: int) -> float:

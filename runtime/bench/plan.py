@@ -19,5 +19,7 @@ class Plan:
     connections: int = 64
     live: int = 10_000
     until: int = 100_000
-    """Finished orders at the end of the growth row, and before the second recovery."""
+    """Finished orders at the end of the growth row, and before its recovery."""
+    window: int = 3_000
+    """Orders at full load that are measured at the end of each decade."""
     pairs: int = 5

@@ -50,18 +50,22 @@ def _drawings(figures: Figures) -> Iterator[Draw]:
         decades = figures["growth"]["decades"]
         yield lambda ax: _curve(ax, decades, "orders_per_s", "orders/s by orders finished")
         yield lambda ax: _curve(ax, decades, "p99_ms", "p99 in ms by orders finished", "p50_ms")
-        yield lambda ax: _curve(ax, decades, "rss_mb", "resident memory in MB by orders finished")
+        title = "resident memory in MB by orders finished"
+        yield lambda ax: _curve(ax, decades, "rss_mb", title, "broker_rss_mb")
+        title = "CPU ms an order by orders finished"
+        names = "cpu_ms_per_order_runtime", "cpu_ms_per_order_broker"
+        yield lambda ax: _curve(ax, decades, names[0], title, names[1])
     if "lines" in figures:
         sizes = figures["lines"]["sizes"]
         yield lambda ax: _curve(
             ax, sizes, "cpu_us_per_line_runtime", "CPU us a line by lines an order"
         )
-    if "recovery" in figures:
-        after = figures["recovery"]["after"]
+        yield lambda ax: _curve(ax, sizes, "alone_ms_per_line", "ms a line of an order alone")
+    if recoveries := list(_recoveries(figures)):
         yield lambda ax: _bars(
             ax,
-            [(f"{one['finished']:,} finished", one["taking_s"]) for one in after],
-            f"seconds from start to taking orders, {after[0]['live']:,} live",
+            [(f"{one['finished']:,} finished", one["taking_s"]) for one in recoveries],
+            f"seconds from start to taking orders, {recoveries[0]['live']:,} live",
         )
     speeds: list[tuple[str, float]] = [
         (name, figures[name]["orders_per_s"])
@@ -72,6 +76,14 @@ def _drawings(figures: Figures) -> Iterator[Draw]:
         speeds.append(("empty route", figures["http"]["empty_route_per_s"]))
     if speeds:
         yield lambda ax: _bars(ax, speeds, "orders/s")
+
+
+def _recoveries(figures: Figures) -> Iterator[Figures]:
+    """After few finished orders and after many."""
+    if "recovery" in figures:
+        yield figures["recovery"]
+    if "growth" in figures:
+        yield figures["growth"]["recovery"]
 
 
 def _curve(ax: Any, points: list[Figures], name: str, title: str, beside: str = "") -> None:

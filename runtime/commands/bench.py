@@ -53,7 +53,9 @@ def _table(title: str, figures: dict[str, Any]) -> Table:
             table.add_row(name, _shown(figure))
         return table
     (several,) = lists
-    table = Table(*several[0], title=title, title_justify="left")
+    others = {name: figure for name, figure in figures.items() if not isinstance(figure, list)}
+    below = "\n".join(f"{name}: {_shown(figure)}" for name, figure in others.items())
+    table = Table(*several[0], title=title, title_justify="left", caption=below or None)
     for one in several:
         table.add_row(*map(_shown, one.values()))
     return table

@@ -34,10 +34,32 @@ async def test_recovery_finds_every_live_order_after_a_kill(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("runtime.bench.curves.FIRST_DECADE", 20)
-    plan = Plan(in_flight=16, warm_up=10, live=40, until=60)
-    few, many = (await ROWS["recovery"](plan))["after"]
-    assert (few["finished"], many["finished"]) == (20, 60)
-    assert 0 < few["taking_s_without_imports"] < few["taking_s"] <= few["all_confirmed_s"]
+    figures = await ROWS["recovery"](Plan(in_flight=16, warm_up=10, live=40))
+    assert (figures["finished"], figures["live"]) == (20, 40)
+    assert 0 < figures["taking_s_without_imports"] < figures["taking_s"]
+    assert figures["taking_s"] <= figures["all_confirmed_s"]
+
+
+@pytest.mark.slow
+async def test_growth_measures_the_same_after_each_decade_and_a_recovery_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("runtime.bench.curves.FIRST_DECADE", 20)
+    plan = Plan(in_flight=16, warm_up=10, paced=10, window=30, live=20, until=200)
+    figures = await ROWS["growth"](plan)
+    few, many = figures["decades"]
+    assert (few["total"], many["total"]) == (20, 200)
+    assert few["orders"] == many["orders"] == 30
+    assert few["orders_per_s_over_first"] == few["p99_ms_over_first"] == 1.0
+    assert many["store_mb"] > few["store_mb"] > 0
+    assert figures["recovery"]["finished"] == 240  # With those of the last look.
+
+
+@pytest.mark.slow
+async def test_a_line_costs_something_in_orders_of_every_size() -> None:
+    sizes = (await ROWS["lines"](Plan(orders=20, in_flight=8, warm_up=5)))["sizes"]
+    assert [one["lines"] for one in sizes] == [1, 10, 100, 500]
+    assert all(0 < one["alone_ms_per_line"] <= one["alone_ms"] for one in sizes)
 
 
 def test_growth_looks_at_every_decade_up_to_its_end() -> None:
@@ -47,14 +69,27 @@ def test_growth_looks_at_every_decade_up_to_its_end() -> None:
 
 # --- showing ---
 
-DECADE = {"orders_per_s": 1.0, "p50_ms": 1.0, "p99_ms": 2.0, "rss_mb": 80.0}
+DECADE = {
+    "orders_per_s": 1.0,
+    "cpu_ms_per_order_runtime": 0.3,
+    "cpu_ms_per_order_broker": 0.2,
+    "p50_ms": 1.0,
+    "p99_ms": 2.0,
+    "rss_mb": 80.0,
+    "broker_rss_mb": 50.0,
+}
+RECOVERY = {"finished": 20, "live": 40, "taking_s": 1.0}
+LINES = {"cpu_us_per_line_runtime": 30.0, "alone_ms_per_line": 0.1}
 FIGURES: dict[str, Any] = {
     "machine": {"python": "3"},
     "throughput": {"orders_per_s": 2_000.0},
     "http": {"orders_per_s": 900.0, "empty_route_per_s": 1_500.0},
-    "growth": {"decades": [{"total": 1_000, **DECADE}, {"total": 10_000, **DECADE}]},
-    "lines": {"sizes": [{"lines": n, "cpu_us_per_line_runtime": 30.0} for n in (2, 100)]},
-    "recovery": {"after": [{"finished": n, "live": 40, "taking_s": 1.0} for n in (20, 60)]},
+    "growth": {
+        "decades": [{"total": 1_000, **DECADE}, {"total": 10_000, **DECADE}],
+        "recovery": RECOVERY,
+    },
+    "lines": {"sizes": [{"lines": n, **LINES} for n in (2, 100)]},
+    "recovery": RECOVERY,
     "ratios": {"failpoints there / not": {"pairs": 2, "cpu_per_order": {"quartiles": [1, 2]}}},
 }
 
@@ -96,7 +131,15 @@ def test_rows_are_chosen_by_name() -> None:
 
 
 def test_a_table_has_a_line_for_each_figure_or_for_each_of_several() -> None:
-    assert [_table(name, FIGURES[name]).row_count for name in FIGURES] == [1, 1, 2, 2, 2, 2, 1]
+    assert [_table(name, FIGURES[name]).row_count for name in FIGURES] == [1, 1, 2, 2, 2, 3, 1]
+
+
+def test_what_a_row_has_measured_once_stands_below_its_table() -> None:
+    assert (
+        _table("growth", FIGURES["growth"]).caption
+        == "recovery: finished 20; live 40; taking_s 1.0"
+    )
+    assert _table("lines", FIGURES["lines"]).caption is None
 
 
 def test_the_machine_is_told() -> None:
