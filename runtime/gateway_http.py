@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
 import h11
-import httpx
 import trio
 
 from runtime.gateway_contract import NoReplyError, Reply, Request
@@ -37,7 +36,7 @@ class HttpProvider:
         self._path = url.path.rstrip("/")
         self._tls = None
         if url.scheme == "https":
-            self._tls = tls or httpx.create_ssl_context(trust_env=False)
+            self._tls = tls or _usual_authorities()
         self._headers: Sequence[Header] = (
             ("Host", url.netloc),
             ("Accept", "application/json"),
@@ -105,6 +104,12 @@ class HttpProvider:
         query = f"?reference={quote(request.reference, safe='')}" if request.reference else ""
         target = self._path + request.path + query
         return h11.Request(method=request.method, target=target, headers=headers)
+
+
+def _usual_authorities() -> ssl.SSLContext:
+    import httpx  # Here, as a start without https need not wait for it.
+
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class _Connection:

@@ -71,8 +71,10 @@ class Slots:
 
     def stand(self, owed: Owed) -> None:
         """Put a call in line; it begins at once where there is a place, and keeps it until it leaves."""
-        self._lines[owed.repeats].append(owed)
-        self._advance()
+        line = self._lines[owed.repeats]
+        line.append(owed)
+        if line[0] is owed:  # Behind others, it changes nothing.
+            self._advance()
 
     async def wait_place(self, owed: Owed) -> None:
         """Stand in line once more, as the task that a call is by now.

@@ -163,6 +163,7 @@ async def recall(
     if at_least <= memory.seq:
         return memory
     succession = Succession(memory.seq, strange)
+    newest_of: dict[str, tuple[Change, int]] = {}  # What is finished never changes again.
     async with log.read(max(0, memory.seq - 1), [address.journal]) as reader:
         while memory.seq < at_least:
             entries = await reader.take()
@@ -171,11 +172,14 @@ async def recall(
                 memory.unsaved += 1
                 memory.cursor = max(memory.cursor, record.cursor)
                 for change in record.states:
-                    state = decode(change.state) if change.state is not None else None
-                    memory.put(change.key, state, change.traceparent, entry.time_ms)
-                    if state is not None:
-                        memory.recent[change.key] = (state, change.traceparent)
+                    newest_of.pop(change.key, None)  # In the archive it stands where it ended.
+                    newest_of[change.key] = (change, entry.time_ms)
             memory.seq = max(memory.seq, entries[-1].seq)
+    for change, at_ms in newest_of.values():
+        state = decode(change.state) if change.state is not None else None
+        memory.put(change.key, state, change.traceparent, at_ms)
+        if state is not None:
+            memory.recent[change.key] = (state, change.traceparent)
     return memory
 
 
