@@ -11,7 +11,6 @@ the ledger of the payment provider.
 """
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -31,6 +30,7 @@ from runtime.demo_load import Placed, Seen, Stock, Stocked, Told
 from runtime.demo_plan import make_plan
 from runtime.demo_screen import Screen
 from runtime.demo_verdict import Evidence, Verdict, judge
+from runtime.ports import free_port
 from runtime.simulator_ledger import Line
 from runtime.system import NEVER_RESTART, System
 from runtime.tracing import Tracer
@@ -100,7 +100,7 @@ def environment(store: Path) -> dict[str, str]:
     traces = {name: text for name, text in os.environ.items() if name.startswith("OTEL_")}
     if "ORDERS_TRACE_FILE" in os.environ:
         traces["ORDERS_TRACE_FILE"] = os.environ["ORDERS_TRACE_FILE"]
-    http, admin = _free_ports(2)
+    http, admin = free_port(), free_port()
     return traces | {
         "NATS_STORE_DIR": str(store),
         "HTTP_BIND": f"127.0.0.1:{http}",
@@ -228,9 +228,3 @@ async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
 def _read_ledger(path: Path) -> list[Line]:
     """The lines as they stand in the file: the provider's own memory of them would hide a repeated one."""
     return msgspec.json.Decoder(Line).decode_lines(path.read_bytes())
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]

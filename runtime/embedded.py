@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import structlog
 import trio
 
 from runtime.log import BrokerConfigError
+from runtime.ports import free_port
 
 START_TIMEOUT_S: Final = 60.0  # A large store is read through before the server answers.
 STOP_TIMEOUT_S: Final = 3.0  # From SIGTERM to SIGKILL; what is acknowledged is on disk already.
@@ -100,7 +100,7 @@ class EmbeddedServer:
         that started a child for the death of its parent, and those threads end when idle.
         """
         config_file = self.store_dir / "nats-server.conf"
-        self._monitor_port, self._trouble = _free_port(), ""
+        self._monitor_port, self._trouble = free_port(), ""
         config_file.write_text(_config(name, self.port, self._monitor_port, self.store_dir))
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES_MAX:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
@@ -199,15 +199,9 @@ def _kept_port(port_file: Path) -> int:
     """Choose a free port for a new store; keep to it ever after, for tools that look in."""
     if not port_file.exists():
         new_file = port_file.with_suffix(".new")
-        new_file.write_text(f"{_free_port()}\n")
+        new_file.write_text(f"{free_port()}\n")
         new_file.replace(port_file)
     return int(port_file.read_text())
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 async def _greeting(port: int) -> dict[str, object]:

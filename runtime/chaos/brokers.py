@@ -15,9 +15,10 @@ import trio
 
 from runtime.chaos.host import Host
 from runtime.chaos.http import Http, NoAnswerError
-from runtime.chaos.process import Process, free_port, wait_for
+from runtime.chaos.process import Process, wait_for
 from runtime.embedded import server_path
 from runtime.jetstream_streams import EVENTS
+from runtime.ports import free_port
 
 SYNC_ALWAYS = "always"
 

@@ -10,7 +10,8 @@ from runtime.chaos import gateway_process
 from runtime.chaos.gateway_process import Trouble
 from runtime.chaos.host import LOOPBACK, Host
 from runtime.chaos.http import JSON, Http, NoAnswerError
-from runtime.chaos.process import Process, free_port, wait_for
+from runtime.chaos.process import Process, wait_for
+from runtime.ports import free_port
 from runtime.simulator_ledger import Line
 
 READY_S = 30.0

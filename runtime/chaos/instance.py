@@ -12,7 +12,8 @@ import trio
 
 from runtime.chaos.host import LOOPBACK, Host
 from runtime.chaos.http import JSON, Answer, Http, NoAnswerError
-from runtime.chaos.process import Process, free_port, inherited, wait_for
+from runtime.chaos.process import Process, inherited, wait_for
+from runtime.ports import free_port
 
 EXIT_SUPERSEDED = 78
 EXIT_HUNG = 70

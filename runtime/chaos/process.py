@@ -4,7 +4,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -17,8 +16,6 @@ from runtime.embedded import dying_with_us
 LOOK_AGAIN_S = 0.005
 GONE_S = 10.0  # Longer only if the kernel itself waits for a disk that is gone.
 STOP_S = 30.0  # From SIGTERM to SIGKILL: above the grace that an instance takes for itself.
-
-_given_ports: set[int] = set()  # What was given may not be in use yet.
 
 
 class Process:
@@ -120,13 +117,3 @@ def inherited() -> dict[str, str]:
     """What a process takes from the environment of this one: where programs and modules are, and nothing else."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     return {"PATH": os.defpath} | kept
-
-
-def free_port() -> int:
-    """A port that nobody has now, and another one each time; a host of its own has every port free."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
-        if port not in _given_ports:
-            _given_ports.add(port)
-            return port

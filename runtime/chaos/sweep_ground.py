@@ -17,12 +17,12 @@ from runtime.chaos.conversation import Part
 from runtime.chaos.http import JSON, Answer, Http, NoAnswerError
 from runtime.chaos.http_frames import HttpConversation
 from runtime.chaos.nats_frames import NatsConversation
-from runtime.chaos.process import free_port
 from runtime.chaos.proxy import Passing, Proxy, Rule, forward
 from runtime.chaos.zygote import Child, Zygote
 from runtime.config import load as load_config
 from runtime.embedded import EmbeddedServer
 from runtime.log import Entry
+from runtime.ports import free_port
 from runtime.reading import open_broker, read_to_end
 from runtime.simulator import Simulator
 from runtime.simulator_http import serve as serve_simulator

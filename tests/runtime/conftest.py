@@ -30,6 +30,7 @@ from runtime.gateway_calls import Calls
 from runtime.log import SupersededError
 from runtime.mailbox import AskFailedError
 from runtime.memory import MemoryLog, MemoryStore
+from runtime.ports import free_port
 from runtime.recall import INTAKE, JOURNALS, LETTERS, Address, Memory, recall
 from runtime.shard import Shard, Surroundings
 from runtime.shards import Shards
@@ -64,7 +65,7 @@ class NatsServer:
         if self._process is not None:
             return
         config_file = self._directory / "nats-server.conf"
-        config = embedded._config("test", self.port, embedded._free_port(), self._directory)
+        config = embedded._config("test", self.port, free_port(), self._directory)
         config_file.write_text(f"{config}{extra_config}\n")
         launcher = [sys.executable, "-I", "-S", "-c", embedded._DIE_WITH_PARENT, str(os.getpid())]
         with (self._directory / "nats-server.log").open("ab") as log:

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import structlog
 
 from runtime import embedded
 from runtime.cli import main
+from runtime.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def on(orders: Orders, instance: Instance) -> Orders:
 
 
 def environ_of(directory: Path) -> dict[str, str]:
-    http, admin = free_ports(2)
+    http, admin = free_port(), free_port()
     return {
         "APP_ENV": "test",
         "LOG_FORMAT": "json",
@@ -126,14 +126,6 @@ def environ_of(directory: Path) -> dict[str, str]:
         "INVENTORY_SHARDS": "2",
         "PAYMENT_SHARDS": "1",
     }
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def is_ready(url: str) -> bool:

@@ -1,7 +1,6 @@
 """`orders audit` as a user runs it: beside a running instance, on what it has left, and on what was made wrong."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from runtime import embedded
 from runtime.audit import Attempt, Finding, Op, Report, Result, Told, Verdict
 from runtime.audit.journal import encode_attempts
 from runtime.commands.audit import show
+from runtime.ports import free_port
 from runtime.simulator_ledger import Line
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ class Shop:
         self.directory = directory
         self.log = directory / "instance.log"
         self.traces = directory / "spans.jsonl"
-        http, admin = _free_ports(2)
+        http, admin = free_port(), free_port()
         self.url, self.admin = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{admin}"
         self.environ = {
             "APP_ENV": "test",
@@ -216,11 +216,3 @@ def test_people_see_each_invariant_and_the_first_of_many_findings() -> None:
     assert "needs a journal" in text
     assert "orders 7, double charged 7" in text
     assert text.rstrip().endswith("verdict: failed")
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 import trio
 
 from runtime import embedded
+from runtime.ports import free_port
 from runtime.simulator import Simulator
 from runtime.simulator_http import serve
 from runtime.simulator_ledger import Ledger
@@ -46,7 +46,7 @@ class Instance:
     def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
         directory.mkdir(exist_ok=True)
         self.directory = directory
-        self.http, self.admin = (f"127.0.0.1:{port}" for port in _free_ports(2))
+        self.http, self.admin = (f"127.0.0.1:{port}" for port in (free_port(), free_port()))
         self.url = f"http://{self.http}"
         self.log_file = directory / "instance.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -348,15 +348,6 @@ async def _says_ok(http: httpx.AsyncClient, path: str) -> bool:
         return (await http.get(path)).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @pytest.fixture
