@@ -4,18 +4,18 @@ Hypercorn 0.18 by itself hands the application a request before its body is ther
 before the application could refuse, waits for ever for a body and for a client that does not read its answer, and turns
 itself into HTTP/2 on the plain port. So this reads whole requests, refuses early, and speaks HTTP/1.1 alone:
 an `Upgrade` header is ignored, as RFC 9110 allows, and the HTTP/2 preface is one more unknown version.
+
+The task that reads a request has it answered, too, and then reads on. What comes meanwhile stays where it is.
 """
 
-import math
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import h11
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, Response
+from hypercorn.events import Closed, Event
+from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
@@ -23,13 +23,12 @@ from hypercorn.trio.task_group import TaskGroup
 from hypercorn.typing import AppWrapper, ConnectionState, WorkerContext
 from hypercorn.utils import parse_socket_addr
 
+from runtime.edge.exchange import Exchange
 from runtime.edge.head import body_too_large, refuse_head
 from runtime.edge.headers import trace_id, valid_traceparent
 from runtime.edge.limits import Limits
 from runtime.edge.problems import MEDIA_TYPE, Problem
-
-CHUNK_BYTES = 64 * 1024
-_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+from runtime.edge.wire import Wire
 
 
 class Connection(H11Protocol):
@@ -40,18 +39,15 @@ class Connection(H11Protocol):
         app: AppWrapper,
         config: Config,
         context: WorkerContext,
-        stream: trio.SocketStream,
+        wire: Wire,
         limits: Limits,
         on_idle: Callable[["Connection", bool], None],
     ) -> None:
-        socket = stream.socket
-        client = parse_socket_addr(socket.family, socket.getpeername())
-        server = parse_socket_addr(socket.family, socket.getsockname())
-        state = ConnectionState({})
-        super().__init__(
-            app, config, context, TaskGroup(), state, False, client, server, self._perform
-        )
-        self._tcp = stream
+        client = parse_socket_addr(wire.family, wire.client)
+        server = parse_socket_addr(wire.family, wire.server)
+        state, unused = ConnectionState({}), TaskGroup()  # Each request has an Exchange instead.
+        super().__init__(app, config, context, unused, state, False, client, server, self._perform)
+        self._wire = wire
         self._limits = limits
         self._on_idle = on_idle
         self._reading = trio.CancelScope()
@@ -65,11 +61,10 @@ class Connection(H11Protocol):
     async def run(self) -> None:
         """Serve this client until it is gone, is silent for too long, or breaks the rules."""
         try:
-            async with self.task_group:
-                self._rest()
-                await self._read()
+            self._rest()
+            await self._read()
         finally:
-            await self._tcp.aclose()
+            self._wire.close()
 
     async def turn_away(self, problem: Problem) -> None:
         """Answer before anything is asked, and close."""
@@ -77,30 +72,29 @@ class Connection(H11Protocol):
             await self._refuse(problem)
             await self._read()
         finally:
-            await self._tcp.aclose()
+            self._wire.close()
 
     def dismiss(self) -> None:
         """Close an idle connection now."""
         self._expect_within(0)
+        self._reading.deadline = self._deadline
 
     async def _read(self) -> None:
         while True:
+            data = b""
             with trio.CancelScope(deadline=self._deadline) as self._reading:
-                try:
-                    data = await self._tcp.receive_some(CHUNK_BYTES)
-                except _GONE:
-                    data = b""
+                data = await self._wire.read()
             if self._reading.cancelled_caught:
                 if self._hung_up or self._request is None:
-                    break
+                    return
                 silence = f"The body did not arrive within {self._limits.body_s:g} s."
                 await self._refuse(Problem(408, silence))
                 continue
             if not self._hung_up:
-                await self.handle(RawData(bytes(data)))
+                self.connection.receive_data(data)
+                await self._handle_events()
             if not data:
-                break
-        await self.handle(Closed())  # Tells the application, if it is still at work on an answer.
+                return
 
     async def _handle_events(self) -> None:
         while not self._hung_up:
@@ -118,9 +112,10 @@ class Connection(H11Protocol):
                     await self._gather(event.data)
                 case h11.EndOfMessage():
                     await self._hand_over()
-                case h11.PAUSED:  # The next request is here already; it waits for its turn.
-                    await self.can_read.clear()
-                    await self.can_read.wait()
+                    if not self.connection.trailing_data[0]:
+                        return
+                    # Who sends many at once is one client among others.
+                    await trio.lowlevel.checkpoint()
                 case _:
                     return
 
@@ -145,16 +140,16 @@ class Connection(H11Protocol):
             await self._refuse(Problem(413, "The body comes in too many pieces; send larger ones."))
 
     async def _hand_over(self) -> None:
-        """Give the whole request to the application, in a task of its own."""
+        """Have the application answer the whole request, however long it takes: its own limits apply."""
         assert self._request is not None
-        request, body = self._request, bytes(self._body)
+        request, exchange = self._request, Exchange(bytes(self._body), self._wait_gone)
         self._request, self._body, self._chunks = None, bytearray(), 0
-        self._expect_within(math.inf)  # However long the answer takes; its own limits apply.
+        self.keep_alive_requests += 1
         self.stream = HTTPStream(
             self.app,
             self.config,
             self.context,
-            self.task_group,
+            exchange,
             self.ssl,
             self.client,
             self.server,
@@ -171,10 +166,16 @@ class Connection(H11Protocol):
                 state=self.connection_state,
             )
         )
-        if body:
-            await self.stream.handle(Body(stream_id=STREAM_ID, data=body))
-        await self.stream.handle(EndBody(stream_id=STREAM_ID))
-        self.keep_alive_requests += 1
+        await exchange.run()
+        if not self._hung_up:
+            self._rest()
+
+    async def _wait_gone(self) -> None:
+        """Wait for the client to go. Once the next request is here, that cannot be told before it has been read."""
+        data = await self._wire.read()
+        if data:
+            self.connection.receive_data(data)
+            await trio.sleep_forever()
 
     async def stream_send(self, event: StreamEvent) -> None:
         match event:
@@ -188,8 +189,8 @@ class Connection(H11Protocol):
                 await self._write(self._take_head() + self._bytes_of(h11.Data(data=data)))
             case EndBody():
                 await self._write(self._take_head() + self._bytes_of(h11.EndOfMessage()))
-            case _:
-                await super().stream_send(event)
+            case StreamClosed():
+                await self._maybe_recycle()
 
     async def _refuse(self, problem: Problem) -> None:
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
@@ -227,20 +228,15 @@ class Connection(H11Protocol):
 
     async def _perform(self, event: Event) -> None:
         """What hypercorn's protocol asks of its connection."""
-        match event:
-            case RawData(data=data):
-                await self._write(data)
-            case Closed():
-                await self._hang_up()
-            case Updated(idle=True):
-                self._rest()
+        if isinstance(event, Closed):
+            await self._hang_up()
 
     def _rest(self) -> None:
         self._expect_within(self._limits.head_s)
         self._on_idle(self, True)
 
     def _expect_within(self, delay_s: float) -> None:
-        self._deadline = self._reading.deadline = trio.current_time() + delay_s
+        self._deadline = trio.current_time() + delay_s
 
     def _bytes_of(self, event: Any) -> bytes:
         try:
@@ -255,18 +251,12 @@ class Connection(H11Protocol):
         return head
 
     async def _write(self, data: bytes) -> None:
-        if not data:
-            return
-        with trio.move_on_after(self._limits.write_s):
-            with suppress(*_GONE):
-                await self._tcp.send_all(data)
-                return
-        self._hung_up = True  # Too slow, or gone: the reader is next to notice.
-        await trio.aclose_forcefully(self._tcp)
+        if data:
+            await self._wire.write(data, self._limits.write_s)
+            self._hung_up |= not self._wire.is_open  # Too slow, or gone.
 
     async def _hang_up(self) -> None:
         """Say that nothing follows, and read on for a moment: closing on unread bytes would reset what we said."""
         self._hung_up = True
         self._expect_within(self._limits.linger_s)
-        with suppress(*_GONE, trio.BusyResourceError):
-            await self._tcp.send_eof()
+        self._wire.end_writing()

@@ -14,6 +14,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from runtime.edge.connection import Connection
 from runtime.edge.limits import Limits
 from runtime.edge.problems import Problem
+from runtime.edge.wire import Wire
 
 BACKLOG = 1024
 LET_IN_MAX = 64  # In one turn of the loop: some milliseconds of it.
@@ -88,20 +89,21 @@ class _Server:
                     await trio.lowlevel.wait_readable(door)
                     try:
                         for tcp in _accept_waiting(door):
-                            connections.start_soon(self.welcome, trio.SocketStream(tcp))
+                            connections.start_soon(self.welcome, tcp)
                     except OSError as error:
                         _log.warning("nobody can be let in now: %s", error)
                         await trio.sleep(NO_ROOM_PAUSE_S)
 
-    async def welcome(self, stream: trio.SocketStream) -> None:
+    async def welcome(self, tcp: socket) -> None:
         full = len(self._open) >= self._limits.connections_max and not self._make_room()
         try:
-            connection = Connection(
-                self._app, self._config, self._context, stream, self._limits, self._note_idle
-            )
+            wire = Wire(tcp)
         except OSError:  # Gone before it was greeted.
-            await trio.aclose_forcefully(stream)
+            tcp.close()
             return
+        connection = Connection(
+            self._app, self._config, self._context, wire, self._limits, self._note_idle
+        )
         self._open.add(connection)
         try:
             await (connection.turn_away(_full()) if full else connection.run())
@@ -125,7 +127,7 @@ class _Server:
             self._idle.pop(connection, None)
 
 
-def _accept_waiting(door: socket) -> Iterator[trio.socket.SocketType]:
+def _accept_waiting(door: socket) -> Iterator[socket]:
     for _ in range(LET_IN_MAX):
         try:
             tcp, _address_of_client = door.accept()
@@ -133,7 +135,7 @@ def _accept_waiting(door: socket) -> Iterator[trio.socket.SocketType]:
             return
         except ConnectionAbortedError:
             continue  # Gone before it was let in.
-        yield trio.socket.from_stdlib_socket(tcp)
+        yield tcp
 
 
 def _full() -> Problem:

@@ -52,13 +52,15 @@ async def connect() -> AsyncIterator[Connect]:
         await trio.aclose_forcefully(stream)
 
 
-async def start(nursery: trio.Nursery, limits: Limits = QUICK) -> tuple[int, trio.CancelScope]:
-    """Serve `slow_app`; the scope stops it."""
+async def start(
+    nursery: trio.Nursery, limits: Limits = QUICK, app: Any = slow_app
+) -> tuple[int, trio.CancelScope]:
+    """Serve an application; the scope stops it."""
     scope = trio.CancelScope()
 
     async def run(*, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         with scope:
-            await serve(slow_app, "127.0.0.1:0", limits=limits, task_status=task_status)
+            await serve(app, "127.0.0.1:0", limits=limits, task_status=task_status)
 
     [address] = await nursery.start(run)
     return int(address.rpartition(":")[2]), scope
@@ -238,3 +240,134 @@ async def test_a_crowd_is_let_in_within_a_few_turns_of_the_loop(nursery: trio.Nu
     scope.cancel()
 
     assert len(answered) == crowd
+
+
+async def test_who_sends_many_requests_at_once_keeps_nobody_waiting(nursery: trio.Nursery) -> None:
+    port, scope = await start(nursery, Limits())
+    address = ("127.0.0.1", port)
+    turns = 20
+    with socket.create_connection(address) as greedy, socket.create_connection(address) as modest:
+        greedy.sendall(GET * 200)
+        modest.sendall(GET)
+        for _turn in range(turns):
+            await trio.lowlevel.checkpoint()
+        answered = greedy.recv(1_000_000).count(b"HTTP/1.1 200")
+        assert modest.recv(1_000).startswith(b"HTTP/1.1 200")
+    scope.cancel()
+
+    assert 0 < answered <= turns
+
+
+async def test_an_answer_that_fits_no_buffer_arrives_whole(
+    nursery: trio.Nursery, talk: Any
+) -> None:
+    port, _ = await start(nursery, Limits())
+    assert len((await talk(port, BIG)).body) == BIG_BYTES
+
+
+async def test_nothing_more_is_done_for_who_does_not_take_an_answer(
+    nursery: trio.Nursery, connect: Connect
+) -> None:
+    asked = []
+
+    async def note(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await slow_app(scope, receive, send)
+
+    port, _ = await start(nursery, app=note)
+    stream = await connect(port, BIG + GET)
+    await trio.sleep(QUICK.write_s + 0.3)
+    with contextlib.suppress(trio.BrokenResourceError):
+        while await stream.receive_some(1_000_000):
+            pass
+    assert asked == ["/big"]
+
+
+async def test_who_is_hung_up_on_does_not_keep_his_place(
+    nursery: trio.Nursery, connect: Connect
+) -> None:
+    port, _ = await start(nursery)
+    stream = await connect(port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+    async def drip() -> None:
+        while True:
+            await stream.send_all(b" ")
+            await trio.sleep(0.05)
+
+    with trio.fail_after(2), pytest.raises(trio.BrokenResourceError):
+        await drip()
+
+
+# --- what an application hears ---
+
+
+async def test_an_application_hears_that_its_client_has_gone(
+    nursery: trio.Nursery, connect: Connect
+) -> None:
+    heard = trio.Event()
+
+    async def wait_gone(_scope: Any, receive: Any, _send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        heard.set()
+
+    port, _ = await start(nursery, app=wait_gone)
+    await trio.aclose_forcefully(await connect(port, GET))
+    with trio.fail_after(2):
+        await heard.wait()
+
+
+async def test_an_application_that_has_answered_hears_that_this_was_all(
+    nursery: trio.Nursery, connect: Connect
+) -> None:
+    heard = trio.Event()
+
+    async def answer_first(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await slow_app(scope, receive, send)
+        assert (await receive())["type"] == "http.disconnect"
+        heard.set()
+
+    port, _ = await start(nursery, app=answer_first)
+    await connect(port, GET)
+    with trio.fail_after(2):
+        await heard.wait()
+
+
+async def test_a_request_that_comes_while_an_application_listens_is_the_next(
+    nursery: trio.Nursery, connect: Connect
+) -> None:
+    heard = []
+
+    async def listen_for_a_while(scope: Any, receive: Any, send: Any) -> None:
+        with trio.move_on_after(0.1):
+            while True:
+                heard.append((await receive())["type"])
+        await slow_app(scope, receive, send)
+
+    port, _ = await start(nursery, app=listen_for_a_while)
+    stream = await connect(port, GET)
+    await trio.sleep(0.03)
+    await stream.send_all(GET)
+    received = b""
+    with trio.fail_after(2):
+        while received.count(b"HTTP/1.1 200") < 2:
+            received += await stream.receive_some()
+    assert heard == ["http.request", "http.request"]
+
+
+async def fails(_scope: Any, _receive: Any, _send: Any) -> None:
+    raise RuntimeError("it fell over")
+
+
+async def says_nothing(_scope: Any, _receive: Any, _send: Any) -> None:
+    return
+
+
+@pytest.mark.parametrize(("app", "logged"), [(fails, "it fell over"), (says_nothing, "")])
+async def test_who_gets_no_answer_of_the_application_gets_500(
+    app: Any, logged: str, nursery: trio.Nursery, talk: Any, caplog: Any
+) -> None:
+    port, _ = await start(nursery, app=app)
+    assert (await talk(port, GET)).status == 500
+    assert logged in caplog.text
