@@ -4,6 +4,7 @@
 |---|---|
 | `rows` | throughput, intake, latency, http, memory, channel: a minute together |
 | `curves` | recovery and lines: half a minute; growth: by `--until`, ten minutes for a million |
+| `profile`, `parts` | where an order's time goes, by part of the program |
 | `pairs` | what tracing and failpoints cost, as paired ratios |
 | `load`, `http_load`, `goods` | orders, and how they are placed: over the channel, by the open way, over HTTP |
 | `measured`, `frames` | the measured process as the load sees it, and the channel between them |
@@ -26,6 +27,7 @@ import trio
 from runtime.bench.curves import growth, lines, recovery
 from runtime.bench.pairs import ratios
 from runtime.bench.plan import Figures, Plan
+from runtime.bench.profile import profile, profile_alone
 from runtime.bench.rows import channel, http, intake, latency, memory, throughput
 from runtime.embedded import server_path
 
@@ -44,6 +46,8 @@ ROWS: Mapping[str, Callable[[Plan], Awaitable[Figures]]] = {
         growth,
         recovery,
         ratios,
+        profile,
+        profile_alone,
     )
 }
 SHORT = ("throughput", "intake", "latency", "http", "memory", "channel")

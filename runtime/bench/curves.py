@@ -94,7 +94,7 @@ async def _per_line(load: Load, count: int, used: Figures) -> Figures:
             f"cpu_us_per_line_{process}": round(ms * 1e3 / count, 1)
             for process, ms in cpu_ms.items()
         },
-        "alone_ms": round(took_ms, 2),
+        "alone_ms": round(took_ms, 3),
         "alone_ms_per_line": round(took_ms / count, 3),
     }
 

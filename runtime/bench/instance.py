@@ -24,6 +24,7 @@ from messages.generated.orders.v1 import OrderCreated, StockCounted
 from runtime import logs, tracing
 from runtime.bench.frames import Frame, Frames, Kind, frame
 from runtime.bench.goods import ON_HAND, SKUS, sku
+from runtime.bench.parts import Profiler
 from runtime.collector import tune_collector
 from runtime.config import load
 from runtime.desk import read_stock
@@ -86,6 +87,7 @@ class Counter:
 
     def __init__(self, system: System, till: Till, stored: Stored, socket_path: str) -> None:
         self._system, self._till, self._stored, self._path = system, till, stored, socket_path
+        self._profiler = Profiler()
         self._outbox = bytearray()
         self._filled = trio.Event()
         self._over: list[AbstractContextManager[None]] = []
@@ -171,6 +173,12 @@ class Counter:
     async def _hold_till(self) -> None:
         self._till.opened = trio.Event()
 
+    async def _start_profiler(self) -> None:
+        self._profiler.start()
+
+    async def _stop_profiler(self) -> Mapping[str, float]:
+        return self._profiler.stop()
+
     async def _tell_snapshots(self) -> Any:
         return self._stored.tell()
 
@@ -179,6 +187,8 @@ class Counter:
         "count sold": _count_sold,
         "hold till": _hold_till,
         "tell snapshots": _tell_snapshots,
+        "start profiler": _start_profiler,
+        "stop profiler": _stop_profiler,
     }
 
     # --- what goes out ---

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from runtime.bench.frames import Frame, Frames, Kind, frame
+from runtime.ports import free_port
 
 START_S = 300.0  # A store of a million orders is read through before it serves.
 ANSWER_S = 60.0
@@ -122,7 +123,7 @@ async def measured(
     store: Path, environ: Mapping[str, str] | None = None
 ) -> AsyncIterator[Measured]:
     """Start an instance on a store, and stop it in the end. Started when it takes orders."""
-    http_port, admin_port = _free_ports(2)
+    http_port, admin_port = free_port(), free_port()
     settings = {
         **{name: os.environ[name] for name in ("PATH", *TUNABLE) if name in os.environ},
         **ENVIRON,
@@ -156,7 +157,7 @@ async def measured(
 @asynccontextmanager
 async def empty_route() -> AsyncIterator[int]:
     """A server whose one route does nothing; gives the port."""
-    (port,) = _free_ports(1)
+    port = free_port()
     process = _start("runtime.bench.empty_route", [str(port)], dict(os.environ), Path(os.devnull))
     try:
         while not await _listens(port):
@@ -217,12 +218,3 @@ async def stop(process: "subprocess.Popen[bytes]") -> None:
             await trio.sleep(0.02)
     process.kill()
     process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

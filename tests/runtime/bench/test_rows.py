@@ -30,6 +30,14 @@ async def test_a_row_measures_what_it_says(row: str, wanted: set[str]) -> None:
 
 
 @pytest.mark.slow
+async def test_a_profile_names_the_parts_of_the_program_and_their_shares() -> None:
+    figures = await ROWS["profile"](PLAN)
+    percents = {one["part"]: one["percent"] for one in figures["parts"]}
+    assert sum(percents.values()) == pytest.approx(100, abs=1)
+    assert {"actors", "trio", "shards: hear, commit, act", "tail and routing"} <= percents.keys()
+
+
+@pytest.mark.slow
 async def test_recovery_finds_every_live_order_after_a_kill(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
