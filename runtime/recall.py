@@ -26,6 +26,9 @@ STREAM_PREFIX = "ORDER"
 INTAKE = f"{STREAM_PREFIX}.created"
 JOURNALS = f"{STREAM_PREFIX}.journal"
 LETTERS = f"{STREAM_PREFIX}.dead"
+CHANGES_A_RECORD = (
+    8  # Reading back, 12 µs a record of any size, 1.3 µs to 2 µs for each change in it.
+)
 CLOCK_MARGIN_MS = 3_600_000  # By so much the clocks of a cluster's leaders may differ.
 
 
@@ -69,7 +72,7 @@ class Memory:
     snapshot_seq: int = 0
     """Of the newest record that its snapshot holds; 0 without one."""
     unsaved: int = 0
-    """Records since the snapshot: what the next start has to read."""
+    """What the next start has to read besides the snapshot, in small records."""
     recent: dict[str, tuple[State, str]] = field(default_factory=dict)
     """Each key that the records after the snapshot changed, its state and trace: its view may need repair."""
 
@@ -87,6 +90,10 @@ class Memory:
         self.traces.pop(key, None)
         if state is not None and remains is not None:
             self.archive.put(key, remains, at_ms)
+
+    def count_record(self, changes: int) -> None:
+        """There is one record more to be read; a large one counts as several."""
+        self.unsaved += 1 + changes // CHANGES_A_RECORD
 
     def encode_changes(self, keys: Iterator[str]) -> list[Change]:
         encode = msgspec.msgpack.Encoder().encode
@@ -169,9 +176,10 @@ async def recall(
             entries = await reader.take()
             for entry, record in succession.follow(entries):
                 memory.owner = record.owner  # Of those that came while we read, too.
-                memory.unsaved += 1
                 memory.cursor = max(memory.cursor, record.cursor)
-                for change in record.states:
+                changes = record.states
+                memory.count_record(len(changes))
+                for change in changes:
                     newest_of.pop(change.key, None)  # In the archive it stands where it ended.
                     newest_of[change.key] = (change, entry.time_ms)
             memory.seq = max(memory.seq, entries[-1].seq)

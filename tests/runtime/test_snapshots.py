@@ -97,6 +97,20 @@ async def test_a_busy_shard_keeps_a_snapshot_every_so_many_records_and_no_more_o
     assert memory.unsaved < 12
 
 
+async def test_large_records_bring_the_next_snapshot_sooner(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SNAPSHOT_RECORDS", 10)
+    asks = [Ask(shop.order(order_id)) for order_id in OF_SHARD_0[:80]]
+    for ask in asks:
+        shop.process.shard("order").mailbox.ask(ask)
+    for ask in asks:
+        await ask.wait_answered()
+    await shop.wait_status(OF_SHARD_0[0], "confirmed")
+    assert len(shop.records(ORDER_0)) < 10
+    assert "order-0" in shop.store.snapshots
+
+
 async def test_an_idle_shard_renews_its_record_and_snapshot_before_they_expire(
     shop: Any, autojump_clock: MockClock
 ) -> None:
