@@ -9,11 +9,13 @@
 |---|---|
 | `server` | listens, bounds the connections, stops in order |
 | `connection` | one client: hypercorn's HTTP/1.1 within limits |
+| `wire`, `exchange` | its socket, and one request's way through the application |
 | `head` | what a request's head is refused for |
 | `public`, `admin` | the two applications |
 | `faults` | what the second has in addition where FAULTS=on |
 | `answers`, `problems` | JSON, and RFC 9457 problems for every error |
 | `headers`, `bodies`, `strict_json`, `currencies` | what clients send, read strictly, every fault named |
+| `usual_orders` | orders without a fault, read in one step |
 | `schemas`, `openapi` | what the answers look like; /openapi.json |
 | `limits` | all sizes and waits |
 """

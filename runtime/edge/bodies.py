@@ -21,6 +21,7 @@ from runtime.desk_types import NewItem, NewOrder
 from runtime.edge.currencies import CURRENCIES
 from runtime.edge.problems import Fault, Problem, shown
 from runtime.edge.strict_json import JsonError, parse
+from runtime.edge.usual_orders import usual_order
 from runtime.faults import Action
 from runtime.faults.fault import FOR_S
 
@@ -116,6 +117,11 @@ StockLevels = TypeAdapter(
 
 def new_order(body: bytes, order_id: str, lines_max: int = LINES_MAX) -> NewOrder:
     """The order that a client asks for."""
+    return usual_order(body, order_id, lines_max) or read_any_order(body, order_id, lines_max)
+
+
+def read_any_order(body: bytes, order_id: str, lines_max: int) -> NewOrder:
+    """The order, or all that is wrong with it."""
     raw = parse_body(body)
     faults = _contradictions(raw)
     try:
