@@ -1,6 +1,6 @@
-"""The limit of the HTTP server: hypercorn as it comes, with a route that reads the body and answers 202.
+"""The limit of the HTTP server: a route that reads the body and answers 202, on our edge and on hypercorn as it comes.
 
-python -m runtime.bench.empty_route PORT
+python -m runtime.bench.empty_route PORT edge|hypercorn
 """
 
 import sys
@@ -9,6 +9,9 @@ from typing import Any
 import hypercorn.trio
 import trio
 from hypercorn.config import Config
+
+from runtime.collector import tune_collector
+from runtime.edge import serve
 
 ANSWER = b'{"order_id":"o","status":"pending"}'
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(ANSWER))]
@@ -25,12 +28,24 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": ANSWER})
 
 
-def main(port: int) -> None:
+async def serve_by_hypercorn(bind: str) -> None:
     config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
+    config.bind = [bind]
     config.accesslog = config.errorlog = None
-    trio.run(hypercorn.trio.serve, app, config)
+    await hypercorn.trio.serve(app, config)
+
+
+async def serve_by_edge(bind: str) -> None:
+    await serve(app, bind)
+
+
+SERVERS = {"edge": serve_by_edge, "hypercorn": serve_by_hypercorn}
+
+
+def main(port: int, server: str) -> None:
+    tune_collector()
+    trio.run(SERVERS[server], f"127.0.0.1:{port}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

@@ -155,16 +155,17 @@ async def measured(
 
 
 @asynccontextmanager
-async def empty_route() -> AsyncIterator[int]:
-    """A server whose one route does nothing; gives the port."""
+async def empty_route(server: str) -> AsyncIterator[tuple[int, int]]:
+    """A server whose one route does nothing; gives its port and its process id."""
     port = free_port()
-    process = _start("runtime.bench.empty_route", [str(port)], dict(os.environ), Path(os.devnull))
+    arguments = [str(port), server]
+    process = _start("runtime.bench.empty_route", arguments, dict(os.environ), Path(os.devnull))
     try:
         while not await _listens(port):
             if process.poll() is not None:
                 raise InstanceDiedError("the server with the empty route did not start")
             await trio.sleep(0.05)
-        yield port
+        yield port, process.pid
     finally:
         with trio.CancelScope(shield=True):
             await stop(process)

@@ -10,7 +10,7 @@ from runtime.bench.frames import Kind
 from runtime.bench.goods import LINES, order_json, units
 from runtime.bench.http_load import key_of, post_all
 from runtime.bench.load import Load, percentile, producer
-from runtime.bench.measured import Measured, Usage, empty_route, measured
+from runtime.bench.measured import Measured, Usage, cpu_s, empty_route, measured
 from runtime.bench.plan import Figures, Plan
 from runtime.desk_types import order_id_for
 
@@ -92,7 +92,7 @@ async def latency(plan: Plan) -> Figures:
 
 
 async def http(plan: Plan) -> Figures:
-    """POST /orders over so many connections; beside it a route that does nothing, on the server as it comes."""
+    """POST /orders over so many connections; beside it a route that does nothing, on our edge and on plain hypercorn."""
     async with open_shop(plan) as (instance, load, _):
         numbers = range(plan.orders)
         await load.watch(list(numbers), lambda number: order_id_for(key_of(number)))
@@ -102,16 +102,25 @@ async def http(plan: Plan) -> Figures:
         await load.hear_of(plan.orders)
         finished_s = time.perf_counter() - before.at_s
         await load.check(sold_elsewhere=plan.orders * units(LINES))
-    async with empty_route() as port:
-        started_s = time.perf_counter()
-        await post_all(port, numbers, plan.connections, order_json)
-        empty_s = time.perf_counter() - started_s
     return {
         "connections": plan.connections,
         **since(before, after, plan.orders),
         **latencies(took_ms),
         "confirmed_per_s": round(plan.orders / finished_s, 1),
-        "empty_route_per_s": round(plan.orders / empty_s, 1),
+        **await _nothing_done(plan, "edge", "empty_route"),
+        **await _nothing_done(plan, "hypercorn", "hypercorn_alone"),
+    }
+
+
+async def _nothing_done(plan: Plan, server: str, name: str) -> Figures:
+    """The same requests, to a route that reads them and does nothing."""
+    async with empty_route(server) as (port, pid):
+        started_s, used_s = time.perf_counter(), cpu_s(pid)
+        await post_all(port, range(plan.orders), plan.connections, order_json)
+        took_s, used_s = time.perf_counter() - started_s, cpu_s(pid) - used_s
+    return {
+        f"{name}_per_s": round(plan.orders / took_s, 1),
+        f"{name}_cpu_ms": round(used_s / plan.orders * 1e3, 3),
     }
 
 
