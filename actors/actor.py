@@ -135,14 +135,13 @@ class Answer:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """What follows from one fact: states changed (None forgets a key), facts owed in order, an answer if asked.
 
     `can_wait` says that nobody waits for this: it may share the record of a later step, a moment afterwards.
     """
 
-    states: Mapping[str, State | None] = field(default_factory=dict)
+    states: Mapping[str, State | None] = msgspec.field(default_factory=dict)
     facts: tuple[Message, ...] = ()
     answer: Answer | None = None
     can_wait: bool = False
