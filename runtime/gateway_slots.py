@@ -123,21 +123,26 @@ class Slots:
         """All at once for whom there is a place now: calls that begin together are answered together."""
         if not self._lines[False] and not self._lines[True]:
             return
-        now_s, let_in = trio.current_time(), True
-        while let_in:
-            let_in = False
-            for repeats, line in self._lines.items():
-                if line and self._ready_s(repeats) <= now_s:
-                    self._begin(line.popleft(), now_s)
-                    let_in = True
-        for line in self._lines.values():
-            while line and self._given_up_s(line[0]) <= now_s:
-                self._give_up(line.popleft())
-        look_s = min(map(self._changes_s, self._lines))
+        now_s = look_s = trio.current_time()
+        while look_s <= now_s:
+            look_s = min(self._move_on(repeats, now_s) for repeats in self._lines)
         if look_s < self._look_s:
             self._look_s = look_s
             self._sooner.set()
             self._sooner = trio.Event()
+
+    def _move_on(self, repeats: bool, now_s: float) -> float:
+        """Let in or give up the first in a line; returns when there is something to do for the first again."""
+        line = self._lines[repeats]
+        if not line:
+            return math.inf
+        if (ready_s := self._ready_s(repeats)) <= now_s:
+            self._begin(line.popleft(), now_s)
+            return now_s
+        if (given_up_s := self._given_up_s(line[0])) <= now_s:
+            self._give_up(line.popleft())
+            return now_s
+        return min(ready_s, given_up_s)
 
     def _begin(self, owed: Owed, now_s: float) -> None:
         self._firsts_in_a_row = 0 if owed.repeats else self._firsts_in_a_row + 1
@@ -154,11 +159,6 @@ class Slots:
             owed.calls.give_up(owed, OutOfReachError(self._seen))
         else:
             owed.looks.set()
-
-    def _changes_s(self, repeats: bool) -> float:
-        """When time alone does something for the first in a line."""
-        line = self._lines[repeats]
-        return min(self._ready_s(repeats), self._given_up_s(line[0])) if line else math.inf
 
     def _given_up_s(self, owed: Owed) -> float:
         return owed.since_s + self._patience_s if self._is_out_of_reach else math.inf

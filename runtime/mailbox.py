@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import msgspec
 import trio
 from betterproto import Message
 
@@ -43,8 +44,7 @@ class Wake:
 Content = Envelope | Letter | Wake
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One fact from the log, or a letter where it could not be read, or the wish to look at a key again.
 
     `index` is its place in its record, `ordinal` its place among those for this shard, `is_last` whether none follows.

@@ -141,7 +141,7 @@ class Shard:
         on_taking: Callable[[], None] = lambda: None,
         incarnation: int = 1,
     ) -> None:
-        self.address = address
+        self.address, self._journal = address, address.journal
         self._on_taking = on_taking
         self.mailbox = Mailbox()
         self._actor, self._around, self._past = actor, around, past
@@ -334,31 +334,32 @@ class Shard:
                 for span in group.spans:
                     span.fail(error)
                 raise
+        newest = next((item for item in reversed(items) if isinstance(item, Delivery)), None)
+        if newest is not None:
+            group.cursor = newest.after
         if not len(self.mailbox) and not group.cursor.skip:
             group.cursor = max(group.cursor, Cursor(self.mailbox.read_seq))
 
     def _take_in(self, group: _Group, item: Item, now_ms: int) -> None:
         traces = self._memory.traces
-        match item:
-            case Delivery(content=Letter() as letter):
-                group.bury(letter)
-            case Wake(key=key) | Delivery(content=Wake(key=key)):
-                group.woken.append(key)
+        match item:  # What comes most often first.
             case Delivery(content=Envelope() as sent):
                 trace = (sent.traceparent, sent.tracestate)
                 self._react(group, item, sent.fact, now_ms, trace)
                 if isinstance(sent, Replayed):
                     group.again.update(group.states)
-            case Ask(fact=fact):
-                # A later request about an order joins that order's trace.
-                traceparent = traces.get(order_of(fact), "") or item.traceparent
-                self._react(group, item, fact, now_ms, (traceparent, ""))
             case CallAnswered() | Due():
                 if isinstance(item, CallAnswered):
                     group.answered.append(item)
                 self._react(group, item, item, now_ms, (traces.get(item.key, ""), ""))
-        if isinstance(item, Delivery):
-            group.cursor = item.after
+            case Ask(fact=fact):
+                # A later request about an order joins that order's trace.
+                traceparent = traces.get(order_of(fact), "") or item.traceparent
+                self._react(group, item, fact, now_ms, (traceparent, ""))
+            case Delivery(content=Letter() as letter):
+                group.bury(letter)
+            case Wake(key=key) | Delivery(content=Wake(key=key)):
+                group.woken.append(key)
 
     def _react(
         self, group: _Group, item: Item, heard: Heard, now_ms: int, trace: tuple[str, str]
@@ -388,7 +389,7 @@ class Shard:
             traceparent,
             tracestate,
             type(heard).__name__,
-            address.journal,
+            self._journal,
             f"{item.seq}.{item.index}" if isinstance(item, Delivery) else "",
             order_of(heard),
             address.actor,
@@ -405,7 +406,7 @@ class Shard:
         seq, index = (item.seq, item.index) if isinstance(item, Delivery) else (0, 0)
         for fact in step.facts:
             group.bytes_so_far += weigh(fact)
-            sent = hop.send(type(fact).__name__, self.address.journal)
+            sent = hop.send(type(fact).__name__, self._journal)
             group.facts.append(
                 Envelope(fact, order_of(fact), seq, index, sent.traceparent, sent.tracestate)
             )
@@ -445,7 +446,7 @@ class Shard:
             )
             payload = encode_record(record)
             around.tail.say(payload, group.facts)
-            memory.seq = await around.log.append(self.address.journal, payload, expect=memory.seq)
+            memory.seq = await around.log.append(self._journal, payload, expect=memory.seq)
             if self._hooks is not None:
                 await self._hooks.around_append(points.AFTER_APPEND, group.facts, group.changes)
             memory.count_record(len(record.states))
@@ -459,9 +460,10 @@ class Shard:
     def _act(self, group: _Group) -> None:
         for answered in group.answered:
             self._calls.end(answered)
+        is_public = self._actor.view is not None
         for key, state in group.states.items():
             self._follow_up(key, state, resumed=key in group.again)
-            if state is not None:
+            if state is not None and is_public:
                 trace = group.changes[key].traceparent
                 self._around.views.put(key, self._actor, state, trace)
         for item in group.buried:

@@ -61,8 +61,8 @@ MANY_IN_MEMORY = {
     "mailbox items": 2.0,
     "views written": 1.1,
     "task steps": 3.7,
-    "Python calls": 745.0,
-    "C calls": 675.0,
+    "Python calls": 680.0,
+    "C calls": 570.0,
 }
 ALONE_ON_A_BROKER = {
     "records": 6.0,
