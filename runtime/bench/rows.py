@@ -92,7 +92,7 @@ async def latency(plan: Plan) -> Figures:
 
 
 async def http(plan: Plan) -> Figures:
-    """POST /orders over so many connections; beside it a route that does nothing, on our edge and on plain hypercorn."""
+    """POST /orders over so many connections; beside it an empty route, on our edge and on hypercorn alone."""
     async with open_shop(plan) as (instance, load, _):
         numbers = range(plan.orders)
         await load.watch(list(numbers), lambda number: order_id_for(key_of(number)))
