@@ -11,7 +11,7 @@ import trio.testing
 
 from actors.actor import CallAnswered, CallOutcome, Charge
 from runtime.gateway import PATIENCE, Gateway
-from runtime.gateway_calls import Calls
+from runtime.gateway_calls import IN_A_ROW_MAX, Calls
 from runtime.gateway_contract import NoReplyError, Reply, Request
 from runtime.gateway_slots import (
     FIRSTS_IN_A_ROW,
@@ -229,3 +229,26 @@ async def test_many_calls_wait_without_a_task_each_and_each_place_goes_to_the_ne
     assert [request.key for request in shop.outside.arrived] == [
         f"o{number}:charge" for number in range(many)
     ]
+
+
+async def test_a_provider_that_answers_without_waiting_leaves_the_loop_to_others(
+    nursery: trio.Nursery,
+) -> None:
+    class AtOnce:
+        async def send(self, request: Request) -> Reply:
+            return Reply(201, b'{"id": "ch_1", "status": "captured"}')
+
+    many = 50 * IN_A_ROW_MAX
+    answers: list[CallAnswered] = []
+    calls = Calls(
+        nursery, Gateway(AtOnce(), call_timeout_s=1, pool_size=1), Tracer(), answers.append
+    )
+
+    for number in range(many):
+        calls.issue(f"o{number}", charge(number))
+    turns = 0
+    while len(answers) < many:
+        await trio.lowlevel.checkpoint()
+        turns += 1
+
+    assert turns >= many / IN_A_ROW_MAX
