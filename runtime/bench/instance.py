@@ -48,9 +48,8 @@ class Till:
         self.opened.set()
 
     async def send(self, request: Request) -> Reply:
-        await (
-            trio.lowlevel.checkpoint()
-        )  # As for whatever comes by a network; a start goes on meanwhile.
+        # As whatever comes by a network does: a start goes on meanwhile.
+        await trio.lowlevel.checkpoint()
         if request.method == "GET":
             return Reply(200, b'{"charges":[]}')
         if not self.opened.is_set():
