@@ -278,6 +278,7 @@ class _Client(Client, asyncio.Protocol):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.link.ping)
                 nursery.start_soon(self.link.look)
+                nursery.start_soon(self.link.flush)
                 if not self.is_encrypted:  # Else asyncio reads, decrypts and calls `data_received`.
                     nursery.start_soon(self._read)
 
@@ -301,6 +302,7 @@ class _Client(Client, asyncio.Protocol):
         """Put what was read through the parser, which waits for nothing that it calls here."""
         if self.link.has_ended:
             return
+        self.link.begin_turn()
         try:
             self._ps.parse(data).send(None)
         except StopIteration:

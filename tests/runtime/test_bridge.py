@@ -17,7 +17,7 @@ import trio.testing
 from runtime import bridge as bridge_module
 from runtime import link as link_module
 from runtime.bridge import Address, Bridge
-from runtime.link import Message
+from runtime.link import Link, Message
 from runtime.log import BrokerConfigError, BrokerLostError, RefusedError
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
@@ -161,6 +161,44 @@ async def test_what_would_kill_the_client_never_reaches_it(bridge: Bridge, subje
     with pytest.raises(RefusedError):
         bridge.publish("a", bytes(bridge.payload_bytes_max + 1))
     assert (await bridge.request("nobody.here")).status == 503
+
+
+async def test_what_is_written_behind_the_first_goes_out_together_and_in_order(
+    nursery: trio.Nursery,
+) -> None:
+    written: list[bytes] = []
+    link = Link(written.append, 1_000)
+    link.publish("x", b"0", "", None)
+    nursery.start_soon(link.flush)
+    await trio.testing.wait_all_tasks_blocked()
+    assert b"PUB x  1\r\n0\r\n" in written, "it was left behind before anybody flushed"
+    for turn in (b"1", b"2"):
+        written.clear()
+        link.begin_turn()
+        for n in (b"a", b"b", b"c"):
+            link.publish("x", turn + n, "", None)
+        link.begin_turn()
+        link.publish("x", turn + b"d", "", None)
+        await trio.testing.wait_all_tasks_blocked()
+        sent = b"".join(b"PUB x  2\r\n%b\r\n" % (turn + n) for n in (b"a", b"b", b"c", b"d"))
+        assert b"".join(written) == sent
+        assert len(written) == 2
+
+
+async def test_what_is_written_last_is_sent_before_the_connection_is_closed(
+    nats_server: Any, bridge: Bridge
+) -> None:
+    heard: list[Message] = []
+    bridge.subscribe("topic.x", heard.append, lambda why: None)
+    await bridge.request("nobody.here")
+    async with trio.open_nursery() as running:
+        leaving = await connected(running, nats_server.url)
+        for _ in range(3):
+            leaving.publish("topic.x")
+        running.cancel_scope.cancel()
+    with trio.fail_after(2):
+        while len(heard) < 3:  # noqa: ASYNC110 - A test may look.
+            await trio.sleep(0.001)
 
 
 async def test_headers_of_hostile_senders_are_read_without_an_error() -> None:
