@@ -43,11 +43,13 @@ class Exchange(TaskGroup):
 
     async def run(self) -> None:
         """Have the application answer. What it raises is logged, and answered with 500 where nothing was yet."""
+        call, send = self._call, self._send
+        del self._call, self._send  # The stream knows us: a ring would be left to the collector.
         try:
-            await self._call()
+            await call()
         except* Exception:  # noqa: BLE001  # One answer that fails is not the end of the connection.
             _log.exception("the application failed")
-        await self._send(None)
+        await send(None)
 
     async def _put(self, _: ASGIReceiveEvent) -> None:
         """The one thing that is left to be told: the answer is complete."""

@@ -1,6 +1,7 @@
 """The server among many clients, and how it stops."""
 
 import contextlib
+import gc
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -371,3 +372,22 @@ async def test_who_gets_no_answer_of_the_application_gets_500(
     port, _ = await start(nursery, app=app)
     assert (await talk(port, GET)).status == 500
     assert logged in caplog.text
+
+
+async def test_an_answered_request_leaves_nothing_to_the_collector(
+    nursery: trio.Nursery, connect: Connect
+) -> None:
+    """What refers to itself waits for the garbage collector, and then everybody waits for that."""
+    requests = 50
+    port, _ = await start(nursery, Limits())
+    stream = await connect(port, GET)
+    await stream.receive_some()
+    gc.collect()
+    gc.disable()
+    try:
+        for _request in range(requests):
+            await stream.send_all(GET)
+            await stream.receive_some()
+        assert gc.collect() < requests
+    finally:
+        gc.enable()
