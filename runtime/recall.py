@@ -3,7 +3,7 @@
 The shard itself does this when it starts, and so does every reader that wants a shard's state with no instance running.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -123,7 +123,13 @@ async def keep(log: Log, address: Address, taken: Taken) -> None:
         BrokerLostError: nobody knows how much of it is stored; the snapshot before it may still be the newest.
     """
     for segment in taken.new_segments:
-        await log.put_snapshot(address.segment(segment.ref.name), segment.packed)
+        ref = segment.ref
+        if segment.is_away:  # It is stored again, since half of its time is over.
+            packed = await read_rows(log, address, ref, now_ms=ref.stored_ms)
+        else:
+            packed = segment.packed
+        if packed is not None:
+            await log.put_snapshot(address.segment(ref.name), packed)
         segment.is_stored = True
     await log.put_snapshot(address.snapshot, taken.snapshot)
 
@@ -192,42 +198,52 @@ async def recall(
 
 
 async def _load_archive(log: Log, address: Address, snapshot: Snapshot, now_ms: int) -> Archive:
-    stored: dict[str, bytes | None] = {}
-    for ref in snapshot.segments:
-        if ref.expires_ms <= now_ms:
-            continue  # Half of it may be gone, which looks like damage.
-        name = address.segment(ref.name)
-        try:
-            stored[name] = await log.get_snapshot(name)
-        except DamagedError:  # RETENTION takes what is stored piece by piece.
-            if not _may_be_gone(ref, now_ms):
-                raise
-    return open_archive(address, snapshot, stored, now_ms)
-
-
-def open_archive(
-    address: Address, snapshot: Snapshot, stored: Mapping[str, bytes | None], now_ms: int
-) -> Archive:
-    """The archive that a snapshot names, out of what is stored beside it, by name.
-
-    Raises:
-        DamagedError: a segment is damaged, or gone before its time.
-    """
+    """The archive that a snapshot names. All is read, since damage has to show at the start; not all is kept."""
     if snapshot.whole_archive:
         return Archive.from_rows(snapshot.whole_archive)
-    segments: list[Segment] = []
-    for ref in snapshot.segments:
-        packed = stored.get(address.segment(ref.name))
-        if packed is None and _may_be_gone(ref, now_ms):
-            continue  # RETENTION has taken it, and nothing in it is younger.
-        if packed is None or name_of(packed) != ref.name:
-            raise DamagedError(
-                f"segment {ref.name} of the archive of {address} is {'gone' if packed is None else 'damaged'}: restore"
-                " the broker from a backup; without it, orders that are finished could be taken for new ones"
-            )
-        segments.append(Segment(packed, ref, is_stored=True))
-    return Archive(segments)
+    archive = Archive()
+    for ref in reversed(snapshot.segments):
+        packed = await read_rows(log, address, ref, now_ms)
+        if packed is not None:
+            archive.put_before(Segment(packed, ref, is_stored=True))
+    return archive
 
 
-def _may_be_gone(ref: SegmentRef, now_ms: int) -> bool:
-    return ref.expires_ms <= now_ms + CLOCK_MARGIN_MS
+async def lend_rows(
+    log: Log, address: Address, archive: Archive, segment: Segment, now_ms: int
+) -> None:
+    """Bring the rows of a segment back from the broker, or forget it, where its time is over.
+
+    Raises:
+        DamagedError: they are damaged, or gone before their time.
+    """
+    packed = await read_rows(log, address, segment.ref, now_ms)
+    if packed is None:
+        archive.drop(segment)
+    else:
+        archive.lend(segment, packed)
+
+
+async def read_rows(log: Log, address: Address, ref: SegmentRef, now_ms: int) -> bytes | None:
+    """A segment's bytes; None where RETENTION has taken them, and nothing in them is younger.
+
+    Raises:
+        DamagedError: they are damaged, or gone before their time.
+    """
+    if ref.expires_ms <= now_ms:
+        return None  # Half of it may be gone, which looks like damage.
+    may_be_gone = ref.expires_ms <= now_ms + CLOCK_MARGIN_MS
+    try:
+        packed = await log.get_snapshot(address.segment(ref.name))
+    except DamagedError:  # RETENTION takes what is stored piece by piece.
+        if may_be_gone:
+            return None
+        raise
+    if packed is None and may_be_gone:
+        return None
+    if packed is None or name_of(packed) != ref.name:
+        raise DamagedError(
+            f"segment {ref.name} of the archive of {address} is {'gone' if packed is None else 'damaged'}: restore"
+            " the broker from a backup; without it, orders that are finished could be taken for new ones"
+        )
+    return packed

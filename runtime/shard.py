@@ -37,6 +37,7 @@ from actors.actor import (
 from messages.codec import EncodeError
 from messages.record import Change, Cursor, Envelope, Letter, Record, encode_record
 from runtime.alarms import Alarms
+from runtime.archive import RowsAwayError, Segment
 from runtime.clock import LogClock
 from runtime.faults import Faults, points
 from runtime.faults.hooks import ShardHooks
@@ -47,7 +48,7 @@ from runtime.letters import letter_about, order_of, store_letters
 from runtime.log import FencedError, Log, LogError, RefusedError, SupersededError
 from runtime.mailbox import Ask, Delivery, Item, Mailbox, Replayed, Wake, fail_asks
 from runtime.past import Past
-from runtime.recall import Address, Memory, Taken, keep
+from runtime.recall import Address, Memory, Taken, keep, lend_rows
 from runtime.strangers import owners_since, recall_own, set_aside
 from runtime.succession import StrangeRecordError, instance_of, owner_name
 from runtime.tail import Tail
@@ -155,6 +156,8 @@ class Shard:
         self._alarms = Alarms(around.clock)
         self._nursery: trio.Nursery
         self._is_snapshotting = False
+        self._wanted: Segment | None = None
+        """Of the archive: what waits in the mailbox cannot be decided before its rows are here."""
         self.is_taking = False
         """True from the take-over to the end: asks are answered."""
         self._is_idle = False
@@ -311,6 +314,10 @@ class Shard:
 
     async def _take(self, group: _Group, most: int) -> list[Item]:
         """What arrives next; nothing, when the group at hand has waited long enough."""
+        if self._wanted is not None:
+            log, now_ms = self._around.log, self._around.clock.now_ms()
+            await lend_rows(log, self.address, self._memory.archive, self._wanted, now_ms)
+            self._wanted = None
         if group.is_empty:
             return await self.mailbox.take(most)
         with trio.move_on_at(group.ends_s):
@@ -324,11 +331,15 @@ class Shard:
         bytes_max = min(GROUP_BYTES_MAX, self._around.log.payload_bytes_max // 2)
         for at, item in enumerate(items):
             if group.bytes_so_far > bytes_max or len(group.letters) >= GROUP_LETTERS_MAX:
-                self.mailbox.put_back(items[at:])
-                del items[at:]
+                self._put_back(items, at)
                 break
             try:
                 self._take_in(group, item, now_ms)
+            except RowsAwayError as away:
+                group.spans.pop()  # Of hearing this, which is still to come.
+                self._wanted = away.segment
+                self._put_back(items, at)
+                break
             except Exception as error:
                 self._past.note(item, error)
                 for span in group.spans:
@@ -340,6 +351,10 @@ class Shard:
         if not len(self.mailbox) and not group.cursor.skip:
             group.cursor = max(group.cursor, Cursor(self.mailbox.read_seq))
 
+    def _put_back(self, items: list[Item], at: int) -> None:
+        self.mailbox.put_back(items[at:])
+        del items[at:]
+
     def _take_in(self, group: _Group, item: Item, now_ms: int) -> None:
         traces = self._memory.traces
         match item:  # What comes most often first.
@@ -349,9 +364,9 @@ class Shard:
                 if isinstance(sent, Replayed):
                     group.again.update(group.states)
             case CallAnswered() | Due():
+                self._react(group, item, item, now_ms, (traces.get(item.key, ""), ""))
                 if isinstance(item, CallAnswered):
                     group.answered.append(item)
-                self._react(group, item, item, now_ms, (traces.get(item.key, ""), ""))
             case Ask(fact=fact):
                 # A later request about an order joins that order's trace.
                 traceparent = traces.get(order_of(fact), "") or item.traceparent
