@@ -82,9 +82,11 @@ async def test_few_of_the_rows_that_were_brought_back_are_kept(
 
 
 async def test_the_same_after_a_new_start(old_shop: Any, autojump_clock: MockClock) -> None:
+    oldest = [segment.ref.name for segment in segments(old_shop)][:4]
     await old_shop.process.stop()
     await old_shop.start("i2")
     assert (await old_shop.place(ORDERS[-1])) == DONE
+    assert [segment.ref.name for segment in segments(old_shop)][:4] == oldest
     assert away(old_shop) >= 4
     assert await place_all(old_shop) == dict.fromkeys(ORDERS, DONE)
 
