@@ -136,6 +136,7 @@ async def _recover(plan: Plan, load: Load, store: Path) -> Figures:
             "live": plan.live,
             "taking_s": round(instance.taking_s, 3),
             "taking_s_without_imports": round(instance.taking_s_without_imports, 3),
+            "broker_serving_s": round(instance.broker_serving_s, 3),
             "all_confirmed_s": round(instance.taking_s + time.perf_counter() - since_s, 3),
             "rss_mb": round(rss_mb, 1),
         }

@@ -32,7 +32,7 @@ from runtime.gateway_contract import Reply, Request
 from runtime.log import Log
 from runtime.mailbox import Ask
 from runtime.system import NEVER_RESTART, System
-from supervisors import ChildSpec, run
+from supervisors import ChildSpec, ChildStarted, Report, run
 
 RECEIVE_BYTES = 256 << 10
 
@@ -90,6 +90,8 @@ class Counter:
     def __init__(self, system: System, till: Till, stored: Stored, socket_path: str) -> None:
         self._system, self._till, self._stored, self._path = system, till, stored, socket_path
         self._profiler = Profiler()
+        self.broker_serving_s = 0.0
+        """After the start of this module."""
         self._outbox = bytearray()
         self._filled = trio.Event()
         self._over: list[AbstractContextManager[None]] = []
@@ -110,6 +112,7 @@ class Counter:
         assert self._system.embedded is not None
         return {
             "broker_pid": self._system.embedded.pid,
+            "broker_serving_s": self.broker_serving_s,
             "taking_s_without_imports": time.monotonic() - _started_s,
         }
 
@@ -221,12 +224,18 @@ def main(socket_path: str) -> int:
     till = Till()
     system = System(config, tracer, provider=till)
     counter = Counter(system, till, Stored(system.log), socket_path)
+
+    def on_report(report: Report) -> None:
+        if report.path == "nats-server" and isinstance(report, ChildStarted):
+            counter.broker_serving_s = time.monotonic() - _started_s
+        system.on_report(report)
+
     spec = system.spec()
     tune_collector()
     try:
         return run(
             replace(spec, children=(*spec.children, ChildSpec("channel", counter.run))),
-            on_report=system.on_report,
+            on_report=on_report,
             on_open=system.adopt,
             never_restart=NEVER_RESTART,
             grace_s=config.shutdown_grace_s,

@@ -108,6 +108,8 @@ class Measured:
     broker_pid: int
     taking_s: float
     taking_s_without_imports: float
+    broker_serving_s: float
+    """Of that, until the broker had read its store and served."""
 
     def usage(self) -> Usage:
         return Usage.now(self.process.pid, self.broker_pid)

@@ -45,6 +45,7 @@ async def test_recovery_finds_every_live_order_after_a_kill(
     figures = await ROWS["recovery"](Plan(in_flight=16, warm_up=10, live=40))
     assert (figures["finished"], figures["live"]) == (20, 40)
     assert 0 < figures["taking_s_without_imports"] < figures["taking_s"]
+    assert 0 < figures["broker_serving_s"] < figures["taking_s_without_imports"]
     assert figures["taking_s"] <= figures["all_confirmed_s"]
 
 
