@@ -122,8 +122,7 @@ class _Sweep:
 
     async def run(self, points_max: int | None, pairs: int) -> None:
         async with self.stack:
-            runs = USUAL_RUNS if points_max is None else 1
-            passed = [(await self._place_one(())).passed for _ in range(runs)]
+            passed = [(await self._place_one(())).passed for _ in range(USUAL_RUNS)]
             self.coverage.frames = min(passed, key=len)
             await (self._cover() if points_max is None else self._sample(points_max))
             for _ in range(pairs * TRIES):
