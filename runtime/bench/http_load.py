@@ -28,13 +28,23 @@ async def post_all(port: int, numbers: range, connections: int, body: Body) -> l
 
 
 async def _post_some(port: int, numbers: Iterator[int], body: Body, took_ms: list[float]) -> None:
-    stream = await trio.open_tcp_stream("127.0.0.1", port)
-    async with stream:
+    while await _was_hung_up_on(port, numbers, body, took_ms):
+        pass
+
+
+async def _was_hung_up_on(
+    port: int, numbers: Iterator[int], body: Body, took_ms: list[float]
+) -> bool:
+    """Post over one connection; whether the server closed it before all was posted."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         for number in numbers:
             started_s = time.perf_counter()
             await stream.send_all(_request(number, body(number)))
-            await _read_accepted(stream)
+            is_last = await _read_accepted(stream)
             took_ms.append((time.perf_counter() - started_s) * 1e3)
+            if is_last:
+                return True
+    return False
 
 
 def key_of(number: int) -> str:
@@ -50,7 +60,8 @@ def _request(number: int, body: bytes) -> bytes:
     )
 
 
-async def _read_accepted(stream: trio.SocketStream) -> None:
+async def _read_accepted(stream: trio.SocketStream) -> bool:
+    """Whether the server closes the connection after this answer, as it does after some hundreds of them."""
     received = b""
     while chunk := await stream.receive_some(16384):
         received += chunk
@@ -61,5 +72,5 @@ async def _read_accepted(stream: trio.SocketStream) -> None:
             raise InstanceDiedError(f"answered with {received[:300].decode(errors='replace')}")
         length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
         if len(rest) >= int(length):
-            return
+            return b"connection: close" in head.lower()
     raise InstanceDiedError("the server hung up")
