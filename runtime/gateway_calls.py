@@ -42,7 +42,7 @@ class Calls:
             return
         if not self._is_watching:
             self._is_watching = True
-            self._nursery.start_soon(self._gateway.slots.watch)
+            self._nursery.start_soon(self._watch)
         # A recovered charge is no repetition: it has waited for longest, and is as good as any.
         repeats = isinstance(call, Charge) and call.again
         owed = self._owed[key] = Owed(self, key, call, traceparent, again, repeats)
@@ -74,6 +74,13 @@ class Calls:
         self._tell(unknown(owed, why))
 
     # --- the tasks ---
+
+    async def _watch(self) -> None:
+        """Watch over those that wait, and let go of all once this is cancelled: so are those who would perform them."""
+        try:
+            await self._gateway.slots.watch()
+        finally:
+            self.close()
 
     async def _work(self) -> None:
         """Perform a call, and go on with one that the place it leaves is for: starting a task costs more than that."""

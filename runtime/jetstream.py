@@ -90,12 +90,13 @@ class JetStreamLog:
         *,
         expect: int | None = None,
         headers: Mapping[str, str] | None = None,
+        cancellable: bool = False,
     ) -> int:
         if headers:
             check_headers(headers)
         if expect is not None:
             headers = {**(headers or {}), FENCE: str(expect)}
-        return await self._api.publish(subject, payload, headers, is_shielded=True)
+        return await self._api.publish(subject, payload, headers, is_shielded=not cancellable)
 
     @asynccontextmanager
     async def read(self, after: int, subjects: Sequence[str]) -> AsyncIterator[JetStreamReader]:

@@ -93,10 +93,12 @@ class Log(Protocol):
         *,
         expect: int | None = None,
         headers: Mapping[str, str] | None = None,
+        cancellable: bool = False,
     ) -> int:
         """Store one message and return its `seq` once it is durable.
 
-        Nobody cancels it, and it ends within APPEND_S: what has been sent is stored or not, whoever still waits.
+        Nobody cancels it unless it is `cancellable`, and it ends within APPEND_S: what has been sent is stored or not,
+        whoever still waits.
 
         `expect` is the fence: the `seq` that must be the subject's newest (0: the subject must be
         empty).

@@ -147,6 +147,7 @@ class MemoryLog:
         *,
         expect: int | None = None,
         headers: Mapping[str, str] | None = None,
+        cancellable: bool = False,
     ) -> int:
         check_subject(subject)
         check_headers(headers or {})
@@ -161,7 +162,7 @@ class MemoryLog:
                 await self.after_append(subject, payload)
             return seq
 
-        return await self._connection.ask(append, is_shielded=True)
+        return await self._connection.ask(append, is_shielded=not cancellable)
 
     @asynccontextmanager
     async def read(self, after: int, subjects: Sequence[str]) -> AsyncIterator["MemoryReader"]:

@@ -105,6 +105,7 @@ class _Group:
     """What one record will hold, and what follows once it is stored."""
 
     cursor: Cursor
+    items: list[Item] = field(default_factory=list)
     states: dict[str, State | None] = field(default_factory=dict)
     changes: dict[str, Change] = field(default_factory=dict)
     facts: list[Envelope] = field(default_factory=list)
@@ -227,7 +228,7 @@ class Shard:
         """Append on top of what was read: arriving late, when another owns the shard, it then takes nothing from him.
 
         Against a busy owner, who reads before he appends is always late; so the first time, after some attempts, on top
-        of whatever is there. Later only while nobody else has appended.
+        of whatever is there. Later only while nobody else has appended. May be cancelled, as the record knows nothing.
         """
         log, journal = self._around.log, self.address.journal
         for _ in range(FENCED_TAKE_OVERS):
@@ -239,11 +240,12 @@ class Shard:
                 ):
                     self._refuse_to_fight(owner)
             try:
-                return await log.append(journal, self._begin(newest_seq), expect=newest_seq)
+                record = self._begin(newest_seq)
+                return await log.append(journal, record, expect=newest_seq, cancellable=True)
             except FencedError:
                 if self._past.owned_seq:
                     raise
-        return await log.append(journal, self._begin(None))
+        return await log.append(journal, self._begin(None), cancellable=True)
 
     def _begin(self, after: int | None) -> bytes:
         """The record that an owner begins with. It knows nothing yet."""
@@ -295,18 +297,18 @@ class Shard:
                 if self._hooks is not None:
                     await self._hooks.before_react(items, past)
                 self._decide(group, items)
+                group.items += items
                 if items and group.can_wait and not group.is_empty and not is_careful:
                     group.ends_s = min(group.ends_s, trio.current_time() + PATIENCE_S)
                     continue
                 await self._commit(group)
                 self._act(group)
             except EncodeError as error:
-                past.note_group(items, error)
+                past.note_group(group.items, error)
                 raise
             except RefusedError:
-                past.be_careful(
-                    items
-                )  # The record may be too large; a full disk is nobody's fault.
+                # The record may be too large; a full disk is nobody's fault.
+                past.be_careful(group.items)
                 raise
             finally:
                 fail_asks(items)  # Those that have no answer now will get none.

@@ -58,8 +58,9 @@ class FaultyLog:
         *,
         expect: int | None = None,
         headers: Mapping[str, str] | None = None,
+        cancellable: bool = False,
     ) -> int:
-        with trio.move_on_after(APPEND_S, shield=True):
+        with trio.move_on_after(APPEND_S, shield=not cancellable):
             return await self._append(subject, payload, expect, headers)
         raise BrokerLostError(f"no answer to an append within {APPEND_S:g} s (injected)")
 

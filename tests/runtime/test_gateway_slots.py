@@ -214,6 +214,32 @@ async def test_a_shard_that_ends_leaves_its_places_and_its_turns_to_the_others(
     ]
 
 
+async def test_a_cancelled_shard_that_still_waits_for_its_last_append_keeps_no_place(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    shop = Shop(nursery, Outside(takes_s=1), pool_size=1)
+
+    async def shard() -> None:
+        async with trio.open_nursery() as its_own:
+            with closing(Calls(its_own, shop.gateway, Tracer(), shop.calls.end)) as calls:
+                calls.issue("ends", charge(0))
+                calls.issue("waits", charge(0))
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(10)
+
+    async with trio.open_nursery() as dying:
+        dying.start_soon(shard)
+        await trio.sleep(0.1)
+        dying.cancel_scope.cancel()
+        shop.call(charge(1))
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1.1)
+        assert shop.outcomes == {CallOutcome.CAPTURED: 1}
+
+
 async def test_many_calls_wait_without_a_task_each_and_each_place_goes_to_the_next_at_once(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:

@@ -237,6 +237,13 @@ async def test_nobody_cancels_an_append(log: Log) -> None:
     assert seq == await log.last_seq() == 1
 
 
+async def test_a_cancellable_append_need_not_be_waited_for(keeper: Any, log: Log) -> None:
+    await keeper.fall_silent()
+    with trio.fail_after(1), trio.move_on_after(0.01) as scope:
+        await log.append("ORDER.journal.order.0", b"", cancellable=True)
+    assert scope.cancelled_caught
+
+
 async def test_an_append_that_nobody_answers_ends_in_time_even_cancelled(
     keeper: Any, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:

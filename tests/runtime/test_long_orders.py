@@ -13,6 +13,7 @@ from actors import Terms
 from actors.actor import Outcome
 from actors.order_check import LINES_LIMIT, LINES_MAX
 from messages.codec import encode
+from runtime import shard
 from runtime.config import load
 from runtime.memory import MemoryStore
 from runtime.system import terms_of
@@ -47,6 +48,28 @@ async def test_orders_of_the_most_lines_are_confirmed_and_their_records_fit_the_
     assert not any(isinstance(report, ChildCrashed) for report in shop.process.reports)
     records = [len(one.payload) for one in shop.store.entries if ".journal." in one.subject]
     assert BROKER_BYTES_MAX / 3 < max(records) < BROKER_BYTES_MAX
+
+
+async def test_sales_that_together_make_too_large_a_record_are_taken_one_by_one_next_time(
+    shop: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        shard, "CHANGE_BYTES", -200
+    )  # So that far too much is taken for one record.
+    orders = 12
+    skus = {f"o{n}": [f"{n:02}{sku[2:]}" for sku in SKUS] for n in range(orders)}
+    for its_own in skus.values():
+        await shop.count(**dict.fromkeys(its_own, 1))
+    for order_id, its_own in skus.items():
+        await shop.publish(order_id, encode(shop.order(order_id, **dict.fromkeys(its_own, 1))))
+    for order_id in skus:
+        await shop.wait_status(order_id, "confirmed")
+    await trio.sleep(20)
+    crashes = [one for one in shop.process.reports if isinstance(one, ChildCrashed)]
+    stocks = await shop.stocks()
+    assert sum(stock.sold for stock in stocks.values()) == orders * LINES_LIMIT
+    crashes = [one for one in shop.process.reports if isinstance(one, ChildCrashed)]
+    assert 0 < len(crashes) <= 2 * shop.counts["inventory"]
 
 
 async def test_an_order_of_one_line_more_is_rejected(shop: Any, autojump_clock: MockClock) -> None:
