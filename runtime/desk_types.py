@@ -38,7 +38,7 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class NewOrder:
-    """An order that passed the edge: well formed, 1 to 100 items, a total that fits 64 bits."""
+    """An order that passed the edge: well formed, as many items as a shop allows, a total that fits 64 bits."""
 
     order_id: str
     customer_id: str

@@ -175,7 +175,7 @@ class Connection(H11Protocol):
         data = await self._wire.read()
         if data:
             self.connection.receive_data(data)
-            await trio.sleep_forever()
+            await self._wire.closed.wait()
 
     async def stream_send(self, event: StreamEvent) -> None:
         match event:

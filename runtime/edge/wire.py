@@ -20,7 +20,11 @@ class Wire:
         self.family = tcp.family
         self.client, self.server = tcp.getpeername(), tcp.getsockname()
         self._tcp = tcp
-        self.is_open = True
+        self.closed = trio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        return not self.closed.is_set()
 
     async def read(self) -> bytes:
         """Wait for what comes next; nothing, once nothing will. Always takes a turn of the loop."""
@@ -65,6 +69,6 @@ class Wire:
     def close(self) -> None:
         """Let go of the client. Whoever waits for him is woken."""
         if self.is_open:
-            self.is_open = False
+            self.closed.set()
             trio.lowlevel.notify_closing(self._tcp)
             self._tcp.close()

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from actors.order_check import LINES_MAX
 from runtime.retail.rows import INTEGER_MAX, Reason, Returned, Row, Skip, Sold
 
-ORDER_LINES_MAX = 100
 TOTAL_MINOR_MAX = 2**63 - 1
 OPEN_INVOICES_MAX = 64  # An invoice's rows stand together in the export; merged files mix a few.
 
@@ -139,7 +139,7 @@ class _OpenOrder:
         quantity, unit_price_minor = self.items.get(row.sku, (0, row.unit_price_minor))
         if unit_price_minor != row.unit_price_minor:
             return Reason.OTHER_PRICE
-        if quantity == 0 and len(self.items) == ORDER_LINES_MAX:
+        if quantity == 0 and len(self.items) == LINES_MAX:
             return Reason.TOO_MANY_LINES
         quantity += row.quantity
         total_minor = self.total_minor + row.quantity * unit_price_minor
@@ -167,7 +167,7 @@ class _OpenCancellation:
     def take(self, row: Sold | Returned) -> Reason | None:
         if row.customer_id != self.first.customer_id:
             return Reason.OTHER_CUSTOMER
-        if row.sku not in self.skus and len(self.skus) == ORDER_LINES_MAX:
+        if row.sku not in self.skus and len(self.skus) == LINES_MAX:
             return Reason.TOO_MANY_LINES
         self.skus[row.sku] = None
         self.rows += 1

@@ -318,6 +318,38 @@ async def test_an_application_hears_that_its_client_has_gone(
         await heard.wait()
 
 
+@pytest.mark.parametrize("late", [b"", b"G"])
+async def test_a_stream_ends_when_its_client_has_gone_though_he_sent_more(
+    nursery: trio.Nursery, connect: Connect, late: bytes
+) -> None:
+    began, ended = trio.Event(), trio.Event()
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        async def beat() -> None:
+            while True:
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+                await trio.sleep(0.01)
+
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        async with trio.open_nursery() as beating:
+            beating.start_soon(beat)
+            began.set()
+            await receive()
+            beating.cancel_scope.cancel()
+        ended.set()
+
+    port, _ = await start(nursery, app=app)
+    client = await connect(port, GET)
+    with trio.fail_after(5):
+        await began.wait()
+        if late:
+            await client.send_all(late)
+            await trio.sleep(0.05)
+        await client.aclose()
+        await ended.wait()
+
+
 async def test_an_application_that_has_answered_hears_that_this_was_all(
     nursery: trio.Nursery, connect: Connect
 ) -> None:
