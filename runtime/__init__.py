@@ -9,7 +9,7 @@ only then answers, calls the `gateway`, arms `alarms` and shows `views`.
 | a shard | `shard`, its loop; `shards`, `mailbox`, `tail`, `addressing`, `past`, `alarms`, `clock` |
 | what a shard knew | `recall`, `succession`, `strangers`, `archive`, `gaps` |
 | what it set aside | `letters`, `dead_letters` |
-| the log | `log` (the contract), `jetstream*`, `memory` (its keepers), `bridge`, `link`, `footing`, `embedded` |
+| the log | `log` (the contract), `jetstream*`, `memory`, `bridge`, `link`, `footing`, `embedded` on `ports` |
 | the outside | `gateway*`, `simulator*`, `edge/`, `desk`, `desk_types`, `ownership`, `views` |
 | seeing | `logs`, `tracing*`, `metrics`, `vitals`; `audit/` |
 | the process | `config*`, `instance`, `system`, `collector`, `cli*`, `commands/`, `reading` |
