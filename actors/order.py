@@ -21,6 +21,7 @@ Every legal move:
 | needs_attention | PaymentTaken, PaymentRefused: as in reserved | | |
 | needs_attention | RetryAsked | reserved, with a new deadline | PaymentRetried |
 | rejected, cancelled | StockReserved, PaymentTaken | | OrderRejected, OrderCancelled: release it, give it back |
+| withdrawn | StockReserved | | OrderCancelled: what is held once more is released |
 | confirmed | StockReserved | | OrderRejected, to inventory alone: what is held once more is released |
 | confirmed | PaymentTaken | | OrderConfirmed, to payment alone; of another charge: OrderCancelled, give it back |
 | terminal, withdrawn | ReservationExpired | | what was missed: OrderConfirmed, OrderRejected or OrderCancelled |
@@ -159,6 +160,8 @@ class OrderActor:
     def _advance(self, state: OrderState, heard: Heard, now_ms: int) -> Step:
         status = state.status
         match heard:
+            case StockReserved() if state.withdrawn:  # Given up before this: held again by a copy.
+                return Step(facts=(_decision(state.order_id, status, heard.skus, state.reason),))
             case StockReserved() | StockRefused() if status is not OrderStatus.PENDING:
                 return _settle(state, heard)
             case StockReserved():

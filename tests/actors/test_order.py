@@ -135,6 +135,7 @@ MOVES: dict[tuple[str, str], tuple[str, tuple[Message, ...]]] = {
     ("withdrawn", "PaymentUnknown"): ("parked, withdrawn", ()),
     ("withdrawn", "PaymentUnknown, again"): ("parked, withdrawn", ()),
     ("withdrawn", "ReservationExpired"): ("withdrawn", (cancel("cancel_asked", ["cup"]),)),
+    ("withdrawn", "StockReserved"): ("withdrawn", (cancel("cancel_asked", ["cup"]),)),
     ("parked", "PaymentTaken"): ("confirmed", (SELL,)),
     ("parked", "PaymentRefused"): ("rejected", (reject("payment_refused: card_declined"),)),
     ("parked", "PaymentRefused, late"): ("cancelled", (cancel("payment_deadline_passed"),)),
@@ -142,6 +143,10 @@ MOVES: dict[tuple[str, str], tuple[str, tuple[Message, ...]]] = {
     ("parked", "CancelAsked"): ("parked, withdrawn", (cancel("cancel_asked"),)),
     ("parked", "RetryAsked"): ("reserved", (PaymentRetried("o-1"),)),
     ("parked, withdrawn", "ReservationExpired"): (
+        "parked, withdrawn",
+        (cancel("ask: unknown: timed out", ["cup"]),),
+    ),
+    ("parked, withdrawn", "StockReserved"): (
         "parked, withdrawn",
         (cancel("ask: unknown: timed out", ["cup"]),),
     ),
