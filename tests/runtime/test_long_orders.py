@@ -65,13 +65,11 @@ async def test_sales_that_together_make_too_large_a_record_are_taken_one_by_one_
     for order_id in skus:
         await shop.wait_status(order_id, "confirmed")
     await trio.sleep(20)
-    crashes = [one for one in shop.process.reports if isinstance(one, ChildCrashed)]
     stocks = await shop.stocks()
     assert sum(stock.sold for stock in stocks.values()) == orders * LINES_LIMIT
     crashes = [one for one in shop.process.reports if isinstance(one, ChildCrashed)]
-    assert (
-        len(crashes) <= 2 * shop.counts["inventory"]
-    )  # Of most runs; now and then the sales come apart.
+    # One or two in most runs; now and then the sales come apart by themselves.
+    assert len(crashes) <= 2 * shop.counts["inventory"]
 
 
 async def test_an_order_of_one_line_more_is_rejected(shop: Any, autojump_clock: MockClock) -> None:
